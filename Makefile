@@ -1,0 +1,66 @@
+# Everything a developer does here. `make` or `make help` lists it.
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/idpool/idpool/api.release=$(VERSION)
+IMAGE   := build/image
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## poolagent and poolctl into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## the guided tour on an embedded etcd
+	$(GO) run ./cmd/poolctl demo
+
+.PHONY: test
+test: ## all tests (as root: those of /proc and of switching uids too)
+	ETCD_VERIFY=all $(GO) test ./...
+
+.PHONY: race
+race: ## all tests but e2e under the race detector
+	ETCD_VERIFY=all $(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /test/e2e)
+
+.PHONY: e2e
+e2e: ## the tests with real binaries, verbosely
+	$(GO) test -count=1 -v ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME (a count of inputs like 100000x, or a duration)
+	./.ci/fuzz $(or $(FUZZTIME),5000x)
+
+.PHONY: bench
+bench: ## the benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./idset ./uidpool ./leases ./test/bench
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck, and vet for macOS
+	@bad=$$(gofmt -l .); test -z "$$bad" || { echo "not gofmt'ed: $$bad"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOOS=darwin $(GO) vet ./api ./idset ./problem ./uidpool ./leases ./cmd/poolctl
+
+.PHONY: images
+images: ## static binaries and images, without a network and without a registry
+	mkdir -p $(IMAGE)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(IMAGE)/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGE)/etcd go.etcd.io/etcd/server/v3
+	docker build -q -t idpool/idpool:dev -f Dockerfile $(IMAGE)
+	docker build -q -t idpool/etcd:dev -f test/compose/Dockerfile.etcd $(IMAGE)
+
+.PHONY: compose-test
+compose-test: ## three etcd members and three agents in containers, up, smoke, down
+	./test/compose/smoke
+
+.PHONY: ci
+ci: ## what lands or rejects a change
+	./.ci/run
+
+.PHONY: clean
+clean: ## what the targets above made
+	rm -rf bin build

@@ -1,0 +1,227 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/cluster/embed"
+	"github.com/idpool/idpool/leases"
+	"github.com/idpool/idpool/problem"
+)
+
+const (
+	// DefaultData is where an agent keeps what it must remember.
+	DefaultData = "/var/lib/idpool"
+	// DefaultSocket is where it answers.
+	DefaultSocket = "/run/idpool/agent.sock"
+
+	// maxSocketPath is the first length, in bytes, that is refused: the kernel
+	// takes 107, and some clients' languages less.
+	maxSocketPath = 104
+
+	minScan = 100 * time.Millisecond
+	maxScan = time.Hour
+	// maxGroups bounds the groups that may ask.
+	maxGroups = 32
+	// maxAttempt bounds one request to etcd where the lease's life allows more.
+	maxAttempt = 2 * time.Second
+)
+
+// Config says who the agent is, where etcd is and who may ask. [Default] gives
+// one that lacks only the way to etcd.
+type Config struct {
+	// Node is the node's name in the cluster: 1 to 63 of a-z A-Z 0-9 . _ -. One
+	// name, one agent. The host's name by default.
+	Node string
+
+	// Endpoints are etcd's addresses: http://HOST:PORT, https://HOST:PORT or
+	// unix:///PATH, secure or plain, not both. Either they or Embedded.
+	Endpoints []string
+
+	// Embedded runs an etcd server of one member inside of the agent, its data in
+	// the directory "etcd" below Data: for one machine, a tour or tests.
+	Embedded bool
+
+	// EmbeddedListen are further addresses of the embedded server for other
+	// agents, http://IP:PORT or https://IP:PORT, separated by commas; port 0 takes
+	// a free one. Whoever reaches them owns every pool, so without TLS only the
+	// loopback addresses are taken. Only with Embedded.
+	EmbeddedListen string
+
+	// Data is the agent's own directory: the secret that makes it this node, how
+	// far it has seen etcd, the embedded server's data. It belongs to one agent at
+	// a time, and must survive a restart; lost, the node's name is refused until
+	// an operator fences it.
+	Data string
+
+	// Socket is where the agent answers, a path of less than 104 bytes. Its
+	// directory is made if missing.
+	Socket string
+
+	// TLS are the files for https endpoints; with Embedded, the server's own for
+	// https listeners.
+	TLS cluster.TLSConfig
+
+	// Root is the prefix of all keys in etcd; agents with another one are another
+	// cluster.
+	Root string
+
+	// LeaseTTL is how long after its last renewal the node's presence and locks
+	// stand in etcd: whole seconds, 2 s to 1 h. Short ones notice a dead agent
+	// earlier and cost more renewals.
+	LeaseTTL time.Duration
+
+	// ScanEvery is how often the node looks for idle, orphaned and foreign uids
+	// when nothing tells it to, 100 ms to 1 h.
+	ScanEvery time.Duration
+
+	// Role is "node", or "gateway" for an agent that serves the interface and
+	// grants no uid.
+	Role string
+
+	// AcceptPIDNamespace is an operator's word that the node is a container: what
+	// runs outside of the agent's pid namespace is not this node's affair.
+	AcceptPIDNamespace bool
+
+	// Groups may ask for uids, names or numbers, beside root. With one group the
+	// socket is its, mode 0660; with several anybody may connect and those that
+	// are in none are refused.
+	Groups []string
+
+	// LogLevel is the least level that is logged: debug, info, warn or error.
+	LogLevel string
+
+	// Version is shown to others. It is no flag.
+	Version string
+
+	// Fault, if set, is called at named points of every operation, where tests kill
+	// the process. It is no flag; see the build tag idpool_fault of poolagent.
+	Fault func(point string)
+
+	// ProcRoot is where procfs is; "" is /proc. For tests; it is no flag.
+	ProcRoot string
+}
+
+// Default returns a configuration that lacks only endpoints.
+func Default() Config {
+	host, _ := os.Hostname()
+	c := cluster.DefaultConfig()
+	return Config{
+		Node: host, Data: DefaultData, Socket: DefaultSocket, Root: c.Root,
+		LeaseTTL: c.LeaseTTL, ScanEvery: 10 * time.Second, Role: leases.RoleNode, LogLevel: "info", Version: "devel",
+	}
+}
+
+// Validate reports every field that cannot work, alone or beside another, as one
+// [problem.CodeInvalid]: the first in its detail, the others as notes. It reads
+// no files.
+func (c Config) Validate() error {
+	var all []error
+	note := func(err error) {
+		if err != nil {
+			all = append(all, err)
+		}
+	}
+	bad := func(format string, args ...any) { note(problem.New(problem.CodeInvalid, format, args...)) }
+	if err := cluster.ValidName(c.Node); err != nil {
+		bad("node: %v", err)
+	}
+	note(c.validateEtcd())
+	if !filepath.IsAbs(c.Data) {
+		bad("data directory %q is no absolute path", c.Data)
+	}
+	switch {
+	case !filepath.IsAbs(c.Socket):
+		bad("socket %q is no absolute path", c.Socket)
+	case len(c.Socket) >= maxSocketPath:
+		bad("socket path %s has %d bytes: a socket's address takes less than %d; name a shorter one", c.Socket, len(c.Socket), maxSocketPath)
+	case filepath.Clean(c.Socket) == filepath.Clean(c.Data):
+		bad("socket and data directory are both %s", c.Socket)
+	}
+	if c.ScanEvery < minScan || c.ScanEvery > maxScan {
+		bad("scan-every is %v: use %v to %v", c.ScanEvery, minScan, maxScan)
+	}
+	if c.Role != leases.RoleNode && c.Role != leases.RoleGateway {
+		bad("role %q is neither %s nor %s", c.Role, leases.RoleNode, leases.RoleGateway)
+	}
+	if len(c.Groups) > maxGroups {
+		bad("%d groups: at most %d may be named", len(c.Groups), maxGroups)
+	}
+	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
+		bad("log-level %q: use debug, info, warn or error", c.LogLevel)
+	}
+	return gather(all)
+}
+
+func (c Config) validateEtcd() error {
+	switch {
+	case c.Embedded && len(c.Endpoints) > 0:
+		return problem.New(problem.CodeInvalid, "endpoints and embedded are both set: use an etcd that exists, or the embedded one")
+	case !c.Embedded && len(c.Endpoints) == 0:
+		return problem.New(problem.CodeInvalid, "it is not said where etcd is").
+			Advise("an etcd that exists", "poolagent --endpoints http://HOST:2379,…").
+			Advise("one machine alone", "poolagent --embedded")
+	case !c.Embedded && c.EmbeddedListen != "":
+		return problem.New(problem.CodeInvalid, "embedded-listen is set without embedded: set both or neither")
+	case !c.Embedded:
+		return c.cluster(c.Endpoints, c.TLS).Validate()
+	}
+	if err := c.embed().Validate(); err != nil {
+		return err
+	}
+	if c.TLS == (cluster.TLSConfig{}) {
+		for l := range strings.SplitSeq(c.EmbeddedListen, ",") {
+			if l = strings.TrimSpace(l); l != "" && !loopback(l) {
+				return problem.New(problem.CodeInvalid, "embedded-listen %s is open to other machines without TLS: whoever reaches it owns every pool", l).
+					Advise("with TLS", "--embedded-listen https://IP:PORT --etcd-cert FILE --etcd-key FILE --etcd-ca FILE").
+					Advise("this machine alone", "--embedded-listen http://127.0.0.1:2379")
+			}
+		}
+	}
+	return c.cluster([]string{"unix:///embedded"}, cluster.TLSConfig{}).Validate()
+}
+
+// loopback tells whether a listener's address is this machine's alone.
+func loopback(listener string) bool {
+	_, rest, _ := strings.Cut(listener, "://")
+	return strings.HasPrefix(rest, "127.") || strings.HasPrefix(rest, "[::1]")
+}
+
+// cluster is the client's configuration; an attempt is a third of the lease's
+// life at most, so that a renewal can be tried three times.
+func (c Config) cluster(endpoints []string, files cluster.TLSConfig) cluster.Config {
+	out := cluster.DefaultConfig()
+	out.Endpoints, out.TLS, out.Root, out.LeaseTTL = endpoints, files, c.Root, c.LeaseTTL
+	out.Attempt = max(time.Millisecond, min(maxAttempt, (c.LeaseTTL/3).Truncate(time.Millisecond)))
+	return out
+}
+
+func (c Config) embed() embed.Config {
+	return embed.Config{Dir: c.Data, ListenClient: c.EmbeddedListen, TLS: c.TLS}
+}
+
+// gather makes one refusal of several, nil of none.
+func gather(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	first := &problem.Error{Code: problem.CodeInvalid, Detail: errs[0].Error()}
+	var p *problem.Error
+	if errors.As(errs[0], &p) {
+		copied := *p
+		first = &copied
+	}
+	for _, err := range errs[1:] {
+		first.Note("also: %s", err)
+		if errors.As(err, &p) {
+			first.Try = append(first.Try, p.Try...)
+		}
+	}
+	return first
+}

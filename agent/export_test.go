@@ -1,0 +1,20 @@
+package agent
+
+import (
+	"context"
+	"errors"
+
+	"go.uber.org/zap"
+)
+
+// RequestAsRoot is a request of root whose client is ctx.
+func (a *Agent) RequestAsRoot(ctx context.Context, pool string) error {
+	s := &server{a: a}
+	_, err := s.request(ctx, caller{name: "unix:0", operator: true}, &requestIn{Pool: pool})
+	return err
+}
+
+// KeptMachineID is the id of a machine that has none, for a data directory.
+func KeptMachineID(dir string) (string, error) {
+	return machineID(func() (string, error) { return "", errors.New("none") }, dir, zap.NewNop())
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/idpool/idpool/api"
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/leases"
+	"github.com/idpool/idpool/problem"
+)
+
+const (
+	sessionLive = "live"
+	sessionLost = "lost"
+
+	// nodeStarting is the state of a node that is not registered yet.
+	nodeStarting = "starting"
+)
+
+type statusOut struct{ Body api.Status }
+
+type healthOut struct {
+	Body struct {
+		Status string `json:"status" enum:"ok"`
+	}
+}
+
+func (s *server) routes() {
+	s.poolRoutes()
+	s.uidRoutes()
+	s.reservationRoutes()
+	s.nodeRoutes()
+	tags := []string{"status"}
+	add(s, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Summary: "How agent, node and cluster are; answers always", Tags: tags}, s.status)
+	open(s, huma.Operation{OperationID: "get-health", Method: http.MethodGet, Path: "/healthz", Summary: "The agent runs", Tags: tags}, s.health)
+	open(s, huma.Operation{OperationID: "get-ready", Method: http.MethodGet, Path: "/readyz", Summary: "A uid request would be served; 503 with the reasons else", Tags: tags}, s.isReady)
+}
+
+func (s *server) health(context.Context, *struct{}) (*healthOut, error) {
+	out := &healthOut{}
+	out.Body.Status = "ok"
+	return out, nil
+}
+
+func (s *server) isReady(ctx context.Context, _ *struct{}) (*healthOut, error) {
+	if code, why := s.a.notReady(); len(why) > 0 {
+		e := problem.New(code, "node %s is not ready: %s", s.a.cfg.Node, why[0])
+		e.Notes = why[1:]
+		return nil, e
+	}
+	return s.health(ctx, nil)
+}
+
+// notReady says why a uid request would be refused, the weightiest reason first.
+func (a *Agent) notReady() (problem.Code, []string) {
+	c, err := a.working()
+	if err != nil {
+		return problem.CodeOf(err), []string{err.Error()}
+	}
+	code := problem.Code("")
+	var why []string
+	note := func(as problem.Code, format string, args ...any) {
+		if code == "" {
+			code = as
+		}
+		why = append(why, fmt.Sprintf(format, args...))
+	}
+	o := c.engine.Overview()
+	if err := c.engine.Session().Err(); err != nil {
+		note(problem.CodeOf(err), "%v", err)
+	} else if _, live := c.engine.Session().Live(); !live {
+		note(problem.CodeUnavailable, "node %s has no session with etcd", a.cfg.Node)
+	}
+	if o.Meta.State != "" && o.Meta.State != cluster.StateNormal {
+		note(problem.CodeFrozen, "the cluster is %s (epoch %d)", o.Meta.State, o.Meta.Number)
+	}
+	if o.Stale != nil {
+		note(problem.CodeUnavailable, "%v", o.Stale)
+	}
+	if o.NoProof != "" && a.cfg.Role == leases.RoleNode {
+		note(problem.CodeNoProof, "%s", o.NoProof)
+	}
+	return code, why
+}
+
+func (s *server) status(context.Context, caller, *struct{}) (*statusOut, error) {
+	a := s.a
+	_, why := a.notReady()
+	st := api.Status{
+		Node: a.cfg.Node, State: nodeStarting, Version: a.cfg.Version, PID: a.pid, Socket: a.cfg.Socket,
+		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why,
+		Pools: []api.Pool{}, Nodes: []api.Node{}, Counts: map[string]uint64{},
+	}
+	if st.Endpoints == nil {
+		st.Endpoints = []string{}
+	}
+	a.mu.Lock()
+	c := a.core
+	a.mu.Unlock()
+	if c != nil {
+		c.addStatus(&st)
+	}
+	return &statusOut{st}, nil
+}
+
+// addStatus adds what the engine knows.
+func (c *core) addStatus(st *api.Status) {
+	o := c.engine.Overview()
+	st.ClusterID = fmt.Sprintf("%x", c.client.ClusterID())
+	st.Epoch, st.EpochNumber, st.EpochState = o.Meta.Epoch, o.Meta.Number, o.Meta.State
+	st.Revision, st.Counts, st.Unreadable, st.NoProof = o.Revision, o.Counts, o.Unreadable, c.noProof(o.NoProof)
+	if o.Stale != nil {
+		st.MirrorStale = o.Stale.Error()
+	}
+	if _, live := c.engine.Session().Live(); live {
+		st.Session = sessionLive
+	}
+	for _, p := range c.engine.Pools() {
+		st.Pools = append(st.Pools, poolView(p))
+	}
+	select {
+	case <-c.engine.Ready():
+		st.State = api.NodeActive // the list may lag behind
+	default:
+	}
+	for _, n := range c.engine.Nodes() {
+		st.Nodes = append(st.Nodes, nodeView(n))
+		if n.Name == st.Node {
+			st.State = n.State
+		}
+	}
+}
+
+// ReadyLine is what an agent prints once it serves.
+func (a *Agent) ReadyLine() string {
+	etcd := strings.Join(a.Endpoints(), ",")
+	if a.cfg.Embedded {
+		etcd += ", embedded"
+	}
+	return fmt.Sprintf("node %s ready on %s (etcd %s)", a.cfg.Node, a.cfg.Socket, etcd)
+}

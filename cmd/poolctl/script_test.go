@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sync/errgroup"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"poolctl": main, "runas": runas})
+}
+
+// runas is "uid exec" without an agent: runas [-detach] UID COMMAND… runs a
+// command the way exec does, and tells with which code it ended and whether
+// it left something running.
+func runas() {
+	args := os.Args[1:]
+	if len(args) > 0 && args[0] == shimCommand {
+		os.Exit(shimMain(args[1:]))
+	}
+	detach := args[0] == "-detach"
+	if detach {
+		args = args[1:]
+	}
+	uid, err := parseUID(args[0])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	child, code, err := start(command{uid: uid, groups: []uint32{uid + 1}, argv: args[1:], env: cleanEnv(uid, "jobs")})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(code)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return child.forward(ctx) })
+	code, left := child.wait(!detach)
+	cancel()
+	_ = g.Wait()
+	fmt.Fprintf(os.Stderr, "code %d, left %v\n", code, left)
+	if left {
+		child.kill()
+		child.wait(true)
+	}
+	os.Exit(code)
+}
+
+// TestScripts runs every script below testdata/script. None needs an agent.
+func TestScripts(t *testing.T) {
+	var files []string
+	err := filepath.WalkDir(filepath.Join("testdata", "script"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && filepath.Ext(path) == ".txtar" {
+			files = append(files, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		t.Fatal("no scripts: the test would check nothing")
+	}
+	testscript.Run(t, testscript.Params{
+		Files: files,
+		Cmds:  map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Setup: func(env *testscript.Env) error {
+			// Nobody listens there, whatever the machine runs.
+			env.Setenv("IDPOOL_AGENT", "unix://"+filepath.Join(env.WorkDir, "agent.sock"))
+			env.Setenv("TERM", "dumb")
+			return publicDir(env)
+		},
+		// A command that hangs fails the test soon, not when go test gives up.
+		Deadline: time.Now().Add(time.Minute),
+	})
+}
+
+// publicDir makes $PUBLIC, where other users may write: $WORK is the owner's.
+func publicDir(env *testscript.Env) error {
+	dir, err := os.MkdirTemp("", "poolctl")
+	if err != nil {
+		return err
+	}
+	env.Defer(func() { _ = os.RemoveAll(dir) })
+	env.Setenv("PUBLIC", dir)
+	return os.Chmod(dir, 0o777)
+}
+
+// exits is "exits CODE COMMAND…": the command must end with that very code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	ts.Logf("%s%s", ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	if got != want {
+		ts.Fatalf("%s ended with code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}

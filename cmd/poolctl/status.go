@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/idpool/idpool/api"
+)
+
+func newStatusCmd(f *Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "Show how agent, node and cluster are",
+		Args:  cobra.NoArgs,
+		RunE: runs(func(ctx context.Context, _ []string) error {
+			c, err := f.Client()
+			if err != nil {
+				return err
+			}
+			st, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			return f.printStatus(st)
+		}),
+	}
+}
+
+func (f *Factory) printStatus(st api.Status) error {
+	switch {
+	case f.quiet:
+		_, err := fmt.Fprintln(f.Out, flat(st.Node))
+		return err
+	case f.format == formatName:
+		_, err := fmt.Fprintln(f.Out, "node/"+flat(st.Node))
+		return err
+	case f.format != formatTable && f.format != formatWide:
+		return writeObject(f, st)
+	}
+	w := tabwriter.NewWriter(f.Out, 0, 0, 2, ' ', 0)
+	for _, line := range statusLines(st) {
+		if line[1] != "" {
+			fmt.Fprintf(w, "%s:\t%s\n", line[0], flat(line[1]))
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	wide := f.format == formatWide
+	if len(st.Pools) > 0 {
+		fmt.Fprintln(f.Out)
+		if err := poolSheet.table(f.Out, st.Pools, wide, true); err != nil {
+			return err
+		}
+	}
+	if len(st.Nodes) > 0 {
+		fmt.Fprintln(f.Out)
+		return nodeSheet.table(f.Out, st.Nodes, wide, true)
+	}
+	return nil
+}
+
+func statusLines(st api.Status) [][2]string {
+	ready := "yes"
+	if !st.Ready {
+		ready = "no: " + strings.Join(st.NotReady, "; ")
+	}
+	where := strings.Join(st.Endpoints, ", ")
+	if st.Embedded {
+		where = strings.TrimSpace(where + " (embedded)")
+	}
+	cluster, revision := "", ""
+	if st.ClusterID != "" {
+		cluster = fmt.Sprintf("%s, epoch %d (%s)", st.ClusterID, st.EpochNumber, st.EpochState)
+		revision = fmt.Sprint(st.Revision)
+	}
+	return [][2]string{
+		{"node", fmt.Sprintf("%s (%s)", st.Node, st.State)},
+		{"ready", ready},
+		{"agent", fmt.Sprintf("%s, pid %d, %s", st.Version, st.PID, st.Socket)},
+		{"etcd", where},
+		{"cluster", cluster},
+		{"session", st.Session},
+		{"revision", revision},
+		{"mirror", st.MirrorStale},
+		{"no proof", st.NoProof},
+		{"uids", holdsText(st.Counts)},
+		{"unreadable", strings.Join(st.Unreadable, ", ")},
+	}
+}
+
+// versionInfo is what "version" tells.
+type versionInfo struct {
+	Version  string `json:"version"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func newVersionCmd(f *Factory) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version; needs no agent",
+		Args:  cobra.NoArgs,
+		RunE: runs(func(context.Context, []string) error {
+			v := versionInfo{Version: api.Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			switch {
+			case f.quiet:
+				_, err := fmt.Fprintln(f.Out, v.Version)
+				return err
+			case f.format == formatTable || f.format == formatWide || f.format == formatName:
+				_, err := fmt.Fprintf(f.Out, "poolctl %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				return err
+			}
+			return writeObject(f, v)
+		}),
+	}
+}

@@ -1,0 +1,337 @@
+package leases
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/problem"
+)
+
+// GrantRequest asks for a group of ids, all or none.
+type GrantRequest struct {
+	Caller, Key, Holder string
+	// Requester is who gets them on this node; its ID is set by Grant if empty.
+	Requester Requester
+	// TTL is how long a TTL hold lasts from the moment of the grant.
+	TTL   time.Duration
+	Wants []Want
+	// Wait is how long to wait for ids when none are free.
+	Wait time.Duration
+}
+
+// Held is one id of a grant as it stands.
+type Held struct {
+	Ref
+	Claim  *Claim
+	ModRev int64
+}
+
+// Grant is one answered request.
+type Grant struct {
+	Token, Key, Requester string
+	// Same: the allocation key had this grant already.
+	Same bool
+	Held []Held
+}
+
+// describe is the request in words, and digest its short form that an allocation
+// key is compared by (P4): pools, ids and counts; not the holder's text.
+func (r *GrantRequest) describe() (text, digest string) {
+	var parts []string
+	for _, w := range r.Wants {
+		s := fmt.Sprintf("%d of %s", w.Count, w.Pool)
+		if w.Within != nil {
+			s += " from " + w.Within.String()
+		}
+		if w.Exact != nil {
+			s += fmt.Sprintf(" uid %d", *w.Exact)
+		}
+		parts = append(parts, s)
+	}
+	text = strings.Join(parts, " + ")
+	sum := sha256.Sum256([]byte(text))
+	return clip(text), hex.EncodeToString(sum[:])
+}
+
+// count is how many ids are asked for.
+func (r *GrantRequest) count() int {
+	n := 0
+	for _, w := range r.Wants {
+		n += w.Count
+	}
+	return n
+}
+
+func (r *GrantRequest) check() error {
+	total := 0
+	named := map[uint32]bool{}
+	for i := range r.Wants {
+		if id := r.Wants[i].Exact; id != nil {
+			if named[*id] {
+				return problem.New(problem.CodeInvalid, "uid %d is asked for twice in one request", *id)
+			}
+			named[*id] = true
+		}
+		if r.Wants[i].Count == 0 {
+			r.Wants[i].Count = 1
+		}
+		total += r.Wants[i].Count
+		if r.Wants[i].Count < 0 || (r.Wants[i].Exact != nil && r.Wants[i].Count != 1) {
+			return problem.New(problem.CodeInvalid, "count %d: want 1 to %d, and 1 where the uid is named", r.Wants[i].Count, MaxGroup)
+		}
+	}
+	switch {
+	case total == 0:
+		return problem.New(problem.CodeInvalid, "the request asks for nothing")
+	case total > MaxGroup:
+		return problem.New(problem.CodeInvalid, "%d ids in one grant: at most %d fit one etcd transaction", total, MaxGroup).Note("ask in several requests, or use a pool with a block size")
+	case len(r.Key) > 256 || len(r.Holder) > 256 || len(r.Caller) > 256:
+		return problem.New(problem.CodeInvalid, "key, holder and caller take at most 256 bytes each")
+	case r.Caller == "":
+		return problem.New(problem.CodeInvalid, "the request has no caller")
+	}
+	return nil
+}
+
+// Grant gets the ids of a request, all at one etcd revision, or none. It is
+// Ganeti's RequestUnusedUid over a cluster: lock, then check, then hand out.
+//
+// One round trip and one commit, shared with concurrent requests, and one look
+// at what runs here; the same request again under its key costs the same. Errors:
+// ErrExhausted, ErrHeld, ErrOutsidePool, ErrNotFound (pool), ErrInvalid,
+// ErrKeyConflict, ErrKeyEnded, ErrNoProof, ErrFenced, ErrFrozen, ErrUnavailable,
+// ErrOutcomeUnknown.
+func (a *Allocator) Grant(ctx context.Context, req GrantRequest) (*Grant, error) {
+	if err := req.check(); err != nil {
+		return nil, err
+	}
+	if err := a.granting(); err != nil {
+		return nil, err
+	}
+	if req.Requester.ID == "" {
+		req.Requester.ID = NewToken()
+	}
+	until := time.Now().Add(req.Wait)
+	ctx, cancel := context.WithTimeout(ctx, a.client.Config().Budget+req.Wait+reclaimWait)
+	defer cancel()
+	if req.Key != "" {
+		done, err := a.single(ctx, req.Caller+"\x00"+req.Key)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	for {
+		if ctx.Err() != nil {
+			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "nothing was granted: what was free was in use, or taken first")
+		}
+		req.stamp()
+		if req.Key != "" {
+			a.caught(ctx)
+			if g, err := a.answer(ctx, req); g != nil || err != nil {
+				return g, err
+			}
+		}
+		picks, err := a.pick(req.Wants)
+		if err != nil {
+			return nil, err
+		}
+		if picks == nil {
+			if err := a.noneFree(ctx, req, until); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if g, err := a.take(ctx, req, picks); g != nil || err != nil {
+			return g, err
+		}
+	}
+}
+
+// stamp lets a TTL hold begin now: waiting for an id does not count.
+func (r *GrantRequest) stamp() {
+	if r.Requester.Hold == HoldTTL && r.TTL > 0 {
+		r.Requester.Deadline = int64(BootTime() + r.TTL)
+		r.Requester.Until = time.Now().Add(r.TTL).UTC().Truncate(time.Millisecond)
+	}
+}
+
+// granting refuses while this node may not grant at all.
+func (a *Allocator) granting() error {
+	a.mu.Lock()
+	leaving := a.leaving
+	a.mu.Unlock()
+	if leaving {
+		return problem.New(problem.CodeUnavailable, "node %s is leaving the cluster and grants nothing any more", a.id.Node)
+	}
+	if err := a.session.Err(); err != nil {
+		return err
+	}
+	if why := a.session.noProofNow(); why != "" {
+		return problem.New(problem.CodeNoProof, "node %s grants no uid: it cannot prove any uid unused: %s", a.id.Node, why).
+			Advise("look", "poolctl status")
+	}
+	return nil
+}
+
+// take turns candidates into a grant. nil without an error means that something
+// stood in the way and the mirror knows better now.
+func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) (*Grant, error) {
+	if found, err := a.suspects(ctx, picks); found || err != nil {
+		a.land(picks, 0)
+		return nil, err
+	}
+	g, err := a.session.current(ctx)
+	if err != nil {
+		a.land(picks, 0)
+		return nil, err
+	}
+	token := NewToken()
+	c, held := a.grantChild(req, picks, token, g.epoch)
+	c.orphan = func(r childResult) { // runs when the outcome is known at last
+		a.land(picks, r.revision)
+		if r.applied && req.Key == "" { // a key's caller may ask again; its hold decides
+			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
+		}
+	}
+	a.fault("grant:before")
+	r := a.batch.submit(ctx, c)
+	a.fault("grant:after")
+	switch {
+	case errors.Is(r.err, problem.ErrOutcomeUnknown):
+		if c.stage.Load() == stageDone { // nobody works on it any more; holds decide
+			a.land(picks, 0)
+		}
+		return nil, a.unknownGrant(req, picks, r.err)
+	case r.err != nil:
+		a.land(picks, 0)
+		return nil, r.err
+	}
+	a.land(picks, r.revision)
+	if !r.applied {
+		if c.tried && req.Key == "" { // applied once and changed since: not what is answered
+			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
+		}
+		a.reach(ctx, r.revision, time.Second)
+		return nil, nil
+	}
+	for i := range held {
+		held[i].ModRev = r.revision
+	}
+	return a.handOut(ctx, req, picks, &Grant{Token: token, Key: req.Key, Requester: req.Requester.ID, Held: held})
+}
+
+// grantChild builds the transaction: If every claim is new, the pools are as
+// seen and the key is unused, Then claims, locks and the record.
+func (a *Allocator) grantChild(req GrantRequest, picks []picked, token, epoch string) (*child, []Held) {
+	now := time.Now().UTC()
+	c := &child{}
+	record := ""
+	if req.Key != "" || len(picks) > 1 {
+		record = a.keys.Grant(req.Caller, recordName(req.Key, token))
+	}
+	var held []Held
+	pools := map[string]bool{}
+	for _, p := range picks {
+		claim := &Claim{
+			V: format, State: step(Free, evGrant).next, Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder, Key: req.Key,
+			Token: token, Grouped: record != "", Epoch: epoch, GrantedAt: now, Since: now, Write: shortToken(),
+			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}},
+		}
+		key := a.keys.Claim(p.ref.Space, p.ref.ID)
+		c.cmps = append(c.cmps, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
+		c.puts = append(c.puts, put{key: key, value: cluster.Encode(claim)}, put{key: a.keys.Lock(p.ref.Space, p.ref.ID), value: []byte(token), leased: true})
+		c.gets = append(c.gets, key)
+		held = append(held, Held{Ref: p.ref, Claim: claim})
+		if !pools[p.pool] {
+			pools[p.pool] = true
+			c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(a.keys.UIDPool(p.pool)), "=", p.poolRev))
+		}
+	}
+	if record != "" {
+		text, digest := req.describe()
+		rec := Record{V: format, Digest: digest, Request: text, Token: token, Caller: req.Caller, Key: req.Key, IDs: refsOf(picks), Epoch: epoch, Since: now, Write: shortToken()}
+		c.cmps = append(c.cmps, clientv3.Compare(clientv3.CreateRevision(record), "=", 0))
+		c.puts = append(c.puts, put{key: record, value: cluster.Encode(rec)})
+		c.gets = append(c.gets, record)
+	}
+	return c, held
+}
+
+func refsOf(picks []picked) []Ref {
+	refs := make([]Ref, len(picks))
+	for i, p := range picks {
+		refs[i] = p.ref
+	}
+	return refs
+}
+
+// suspects looks at each candidate cheaply and writes down those found in use
+// although nobody was granted them.
+func (a *Allocator) suspects(ctx context.Context, picks []picked) (bool, error) {
+	found := false
+	for _, p := range picks {
+		for i := range min(p.policy.Block, manySuspects) {
+			if a.prover.Suspect(p.ref.ID + i) {
+				found = true
+				if err := a.foreign(ctx, p.ref, p.pool, p.policy.Block); err != nil {
+					return true, err
+				}
+				break
+			}
+		}
+	}
+	return found, nil
+}
+
+// handOut looks at what runs here, now that the ids are ours; only then is the
+// grant answered. An id in use is written down as foreign and the group given
+// back: nil then, and the request looks further.
+func (a *Allocator) handOut(ctx context.Context, req GrantRequest, picks []picked, g *Grant) (*Grant, error) {
+	age := picks[0].policy.ScanAge
+	for _, p := range picks {
+		age = min(age, p.policy.ScanAge)
+	}
+	used, err := a.prover.InUse(ctx, age)
+	if err != nil {
+		a.addOrphan(orphan{refsOf(picks), g.Token, g.Requester})
+		if ctx.Err() != nil {
+			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "no uid handed out; what was granted is given back")
+		}
+		return nil, problem.Wrap(problem.CodeNoProof, err, "no uid handed out: node %s cannot tell what is in use", a.id.Node)
+	}
+	var bad []Ref
+	runs := a.runsBy(used)
+	for _, p := range picks {
+		if runs(p.ref, p.policy.Block) {
+			bad = append(bad, p.ref)
+		}
+	}
+	a.fault("grant:scanned")
+	if len(bad) == 0 {
+		return g, nil
+	}
+	return nil, a.refuseRunning(ctx, orphan{refsOf(picks), g.Token, g.Requester}, bad)
+}
+
+// unknownGrant is the answer when etcd did not say whether the grant stands.
+func (a *Allocator) unknownGrant(req GrantRequest, picks []picked, cause error) error {
+	what := label(picks[0].ref)
+	if len(picks) > 1 {
+		what = fmt.Sprintf("%d ids", len(picks))
+	}
+	if req.Key == "" {
+		e := problem.New(problem.CodeOutcomeUnknown, "etcd did not say whether %s was granted (%v)", what, cause)
+		return e.Note("nothing is lost: the agent settles it and releases what was granted")
+	}
+	return problem.New(problem.CodeOutcomeUnknown, "etcd did not say whether %s was granted to key %s (%v)", what, req.Key, cause).
+		Note("run the same command again with --key %s: it returns this grant or makes it, never two", req.Key)
+}

@@ -1,0 +1,142 @@
+package leases
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/idpool/idpool/problem"
+)
+
+// Home is what an agent remembers on its own disk: the secret that makes it
+// itself, and the furthest point it has seen of etcd and of its own session.
+// Losing it makes the node a stranger, refused until an operator fences it.
+type Home struct {
+	path string
+	mu   sync.Mutex // guards memory and the file
+	mem  memory
+}
+
+// memory is the content of the file.
+type memory struct {
+	V      int    `json:"v"`
+	Secret string `json:"secret"`
+	// Nonce and Counter are written before the presence that carries them, so
+	// what etcd shows of us is never ahead of them (rule 12).
+	Nonce   string `json:"nonce,omitempty"`
+	Counter uint64 `json:"counter,omitempty"`
+	// PriorNonce and PriorCounter are the session before: it still stands in etcd
+	// if the agent ended after it wrote Nonce and before etcd had it.
+	PriorNonce   string `json:"prior_nonce,omitempty"`
+	PriorCounter uint64 `json:"prior_counter,omitempty"`
+	// Boot is the one that the node was last registered in, and Left tells that it
+	// has left since: a node that is removed otherwise does not come back in that
+	// boot (rule 13).
+	Boot string `json:"boot,omitempty"`
+	Left bool   `json:"left,omitempty"`
+	// Cluster, Epoch, Index and Revision are the furthest seen (rule 31).
+	Cluster  uint64 `json:"cluster,omitempty"`
+	Epoch    string `json:"epoch,omitempty"`
+	Index    uint64 `json:"index,omitempty"`
+	Revision int64  `json:"revision,omitempty"`
+}
+
+// OpenHome reads or makes the memory of an agent in its data directory.
+func OpenHome(dir string) (*Home, error) {
+	h := &Home{path: filepath.Join(dir, "agent.json")}
+	data, err := os.ReadFile(h.path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		h.mem = memory{V: format, Secret: rand.Text()}
+		return h, h.save()
+	case err != nil:
+		return nil, problem.New(problem.CodeInvalid, "agent's memory: %v", err)
+	}
+	if err := json.Unmarshal(data, &h.mem); err != nil || h.mem.V != format || h.mem.Secret == "" {
+		return nil, problem.New(problem.CodeInvalid, "agent's memory %s cannot be read (format %d, this version reads %d)", h.path, h.mem.V, format).
+			Advise("keep it and ask for help, or give the node up", "poolctl node fence NODE --reason …")
+	}
+	return h, nil
+}
+
+// SecretHash is what etcd stores of the secret.
+func (h *Home) SecretHash() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	sum := sha256.Sum256([]byte(h.mem.Secret))
+	return hex.EncodeToString(sum[:])
+}
+
+// Epoch is that of the cluster this agent last was a part of, "" if of none.
+func (h *Home) Epoch() string { return h.get().Epoch }
+
+// change edits the memory and writes it through to the disk.
+func (h *Home) change(f func(*memory)) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	before := h.mem
+	f(&h.mem)
+	if h.mem == before {
+		return nil
+	}
+	return h.save()
+}
+
+// knows tells whether a presence in etcd is one that this memory has made.
+func (m memory) knows(a *Alive) bool {
+	return (a.Nonce == m.Nonce && a.Counter <= m.Counter) || (a.Nonce == m.PriorNonce && a.Counter <= m.PriorCounter)
+}
+
+// entering notes a new session; found is the presence that it is to replace.
+func (m *memory) entering(next Alive, found *Alive) {
+	if found == nil || found.Nonce != m.PriorNonce {
+		m.PriorNonce, m.PriorCounter = m.Nonce, m.Counter
+	}
+	m.Nonce, m.Counter = next.Nonce, next.Counter
+}
+
+func (h *Home) get() memory {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.mem
+}
+
+// save replaces the file: temporary file, fsync, rename, fsync of the directory.
+func (h *Home) save() error {
+	data, err := json.Marshal(h.mem)
+	if err != nil {
+		panic("bug: " + err.Error())
+	}
+	tmp := h.path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("agent's memory: %w", err)
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, h.path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(h.path))
+	}
+	if err != nil {
+		return fmt.Errorf("agent's memory: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

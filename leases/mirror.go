@@ -1,0 +1,332 @@
+package leases
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/idset"
+	"github.com/idpool/idpool/problem"
+	"go.uber.org/zap"
+)
+
+// Stored is a record as it stands in etcd: its value decoded, and the bytes
+// that a transaction compares. Both are shared and must not be changed.
+type Stored[T any] struct {
+	Val       *T
+	Raw       []byte
+	ModRev    int64
+	CreateRev int64
+}
+
+// Mirror is this process's copy of everything under the root, always at one
+// etcd revision. It suggests; transactions decide. A stale mirror says so and
+// gives no hints.
+type Mirror struct {
+	keys cluster.Keys
+	self string
+	log  *zap.Logger
+
+	mu sync.RWMutex // guards the fields below
+	view
+	stale   error
+	changed chan struct{} // closed and replaced at every change
+}
+
+// NewMirror returns an empty mirror for a node; feed it with
+// [cluster.Client.Follow].
+func NewMirror(keys cluster.Keys, self string, log *zap.Logger) *Mirror {
+	return &Mirror{keys: keys, self: self, log: log, view: newView(), stale: problem.New(problem.CodeUnavailable, "etcd has not been read yet"), changed: make(chan struct{})}
+}
+
+// Reset replaces everything (cluster.Follower).
+func (m *Mirror) Reset(rev int64, kvs []cluster.KV) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	old := m.view
+	m.view = newView()
+	m.lastSeen = old.lastSeen
+	for _, kv := range kvs {
+		m.put(kv)
+	}
+	m.keepClocks(&old)
+	m.rev, m.stale = rev, nil
+	m.broadcast()
+}
+
+// keepClocks carries over since when unchanged things were seen.
+func (m *Mirror) keepClocks(old *view) {
+	for _, c := range []struct{ now, old map[Ref]time.Time }{{m.quarantined, old.quarantined}, {m.idle, old.idle}} {
+		for ref := range c.now {
+			if since, ok := c.old[ref]; ok && m.claims[ref].ModRev == old.claims[ref].ModRev {
+				c.now[ref] = since
+			}
+		}
+	}
+	for key := range m.over {
+		if since, ok := old.over[key]; ok && m.records[key].ModRev == old.records[key].ModRev {
+			m.over[key] = since
+		}
+	}
+}
+
+// Apply takes changes in order (cluster.Follower).
+func (m *Mirror) Apply(rev int64, events []cluster.Event) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range events {
+		if e.Deleted {
+			m.delete(e.Key)
+		} else {
+			m.put(e.KV)
+		}
+	}
+	m.rev = max(m.rev, rev)
+	m.broadcast()
+}
+
+// Progress notes that nothing happened up to rev (cluster.Follower).
+func (m *Mirror) Progress(rev int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if rev > m.rev {
+		m.rev = rev
+		m.broadcast()
+	}
+}
+
+// Stale notes that the watch broke (cluster.Follower).
+func (m *Mirror) Stale(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stale = problem.Wrap(problem.CodeUnavailable, err, "etcd's watch broke")
+	m.broadcast()
+}
+
+func (m *Mirror) broadcast() {
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+// read runs f under the read lock. f must not keep the view.
+func (m *Mirror) read(f func(*view)) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	f(&m.view)
+}
+
+// wait runs cond under the read lock, now and after every change, until it is
+// true or ctx ends.
+func (m *Mirror) wait(ctx context.Context, cond func(*view) bool) error {
+	for {
+		m.mu.RLock()
+		ok, changed := cond(&m.view), m.changed
+		m.mu.RUnlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Changes returns a channel that is closed at the next change.
+func (m *Mirror) Changes() <-chan struct{} {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.changed
+}
+
+// Revision is the etcd revision that the mirror has seen, and why it gives no
+// hints, nil if it does.
+func (m *Mirror) Revision() (int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.rev, m.stale
+}
+
+// put takes one key in. What cannot be read is kept out and listed; an
+// unreadable claim still takes its id.
+func (m *Mirror) put(kv cluster.KV) {
+	key, err := m.keys.Parse(kv.Key)
+	if err == nil {
+		err = m.putKey(key, kv)
+	}
+	if err != nil {
+		if m.unreadable[kv.Key] == nil {
+			m.log.Warn("record cannot be read", zap.String("key", kv.Key), zap.Error(err))
+		}
+		m.unreadable[kv.Key] = err
+		return
+	}
+	delete(m.unreadable, kv.Key)
+}
+
+func stored[T any](val *T, kv cluster.KV) Stored[T] {
+	return Stored[T]{Val: val, Raw: kv.Value, ModRev: kv.ModRev, CreateRev: kv.CreateRev}
+}
+
+// into decodes a value and stores it under name; on an error the old entry goes.
+func into[K comparable, T any](m map[K]Stored[T], name K, kv cluster.KV, decode func([]byte) (*T, error)) error {
+	val, err := decode(kv.Value)
+	if err != nil {
+		delete(m, name)
+		return err
+	}
+	m[name] = stored(val, kv)
+	return nil
+}
+
+func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
+	switch key.Kind {
+	case cluster.KindMeta:
+		meta, err := cluster.DecodeMeta(kv.Value)
+		m.meta = stored(&meta, kv)
+		return err
+	case cluster.KindMembers:
+		m.members = stored(&Members{}, kv)
+		return nil
+	case cluster.KindPoolIndex:
+		m.index = kv.ModRev
+		return nil
+	case cluster.KindNode:
+		return into(m.nodes, key.Name, kv, decodeNode)
+	case cluster.KindAlive:
+		m.lastSeen[key.Name] = time.Now()
+		err := into(m.alive, key.Name, kv, decodeAlive)
+		if err != nil { // somebody is there, whatever it says
+			m.alive[key.Name] = stored(&Alive{NoProof: "its presence cannot be read"}, kv)
+		}
+		return err
+	case cluster.KindProof:
+		m.lastSeen[key.Name] = time.Now()
+		return into(m.proofs, key.Name, kv, decodeProof)
+	case cluster.KindUIDPool:
+		pool, err := decodePool(kv.Value)
+		if err != nil {
+			delete(m.pools, key.Name)
+			return err
+		}
+		m.pools[key.Name] = poolEntry{stored(pool, kv), pool.IDs(), pool.Firsts()}
+		return nil
+	case cluster.KindClaim:
+		return m.putClaim(Ref{key.Space, key.ID}, kv)
+	case cluster.KindLock:
+		m.locks[Ref{key.Space, key.ID}] = kv.Lease
+		return nil
+	case cluster.KindGrant:
+		return m.putRecord(kv)
+	case cluster.KindReaper:
+		m.reaper = string(kv.Value)
+		return nil
+	case cluster.KindVLANInventory, cluster.KindService, cluster.KindServiceLock:
+		return nil
+	}
+	return problem.New(problem.CodeInvalid, "key %s is none of this version's", kv.Key)
+}
+
+func (m *Mirror) putClaim(ref Ref, kv cluster.KV) error {
+	set := m.taken[ref.Space]
+	if set == nil {
+		set = &idset.Set{}
+		m.taken[ref.Space] = set
+	}
+	set.Insert(ref.ID)
+	old, had := m.claims[ref]
+	delete(m.mine, ref)
+	c, err := decodeClaim(kv.Value)
+	if err != nil {
+		delete(m.claims, ref)
+		delete(m.quarantined, ref)
+		delete(m.idle, ref)
+		return err
+	}
+	m.claims[ref] = stored(c, kv)
+	if c.On(m.self) != nil {
+		m.mine[ref] = struct{}{}
+	}
+	for state, seen := range map[State]map[Ref]time.Time{Quarantined: m.quarantined, Idle: m.idle} {
+		switch {
+		case c.State != state:
+			delete(seen, ref)
+		case !had || old.ModRev != kv.ModRev:
+			seen[ref] = time.Now()
+		}
+	}
+	return nil
+}
+
+func (m *Mirror) putRecord(kv cluster.KV) error {
+	m.deleteRecord(kv.Key)
+	if err := into(m.records, kv.Key, kv, decodeRecord); err != nil {
+		return err
+	}
+	if m.records[kv.Key].Val.Ended {
+		m.over[kv.Key] = time.Now()
+	}
+	if key := m.records[kv.Key].Val.Key; key != "" {
+		m.byKey[key] = append(m.byKey[key], kv.Key)
+	}
+	return nil
+}
+
+func (m *Mirror) deleteRecord(k string) {
+	old := m.records[k].Val
+	delete(m.records, k)
+	delete(m.over, k)
+	if old == nil || old.Key == "" {
+		return
+	}
+	rest := slices.DeleteFunc(m.byKey[old.Key], func(x string) bool { return x == k })
+	if len(rest) == 0 {
+		delete(m.byKey, old.Key)
+	} else {
+		m.byKey[old.Key] = rest
+	}
+}
+
+func (m *Mirror) delete(k string) {
+	delete(m.unreadable, k)
+	key, err := m.keys.Parse(k)
+	if err != nil {
+		return
+	}
+	ref := Ref{key.Space, key.ID}
+	switch key.Kind {
+	case cluster.KindMeta:
+		m.meta = Stored[cluster.Meta]{}
+	case cluster.KindMembers:
+		m.members = Stored[Members]{}
+	case cluster.KindPoolIndex:
+		m.index = 0
+	case cluster.KindNode:
+		delete(m.nodes, key.Name)
+		delete(m.lastSeen, key.Name)
+	case cluster.KindAlive:
+		delete(m.alive, key.Name)
+		m.lastSeen[key.Name] = time.Now()
+	case cluster.KindProof:
+		delete(m.proofs, key.Name)
+	case cluster.KindUIDPool:
+		delete(m.pools, key.Name)
+	case cluster.KindClaim:
+		if set := m.taken[ref.Space]; set != nil {
+			set.Delete(ref.ID)
+		}
+		delete(m.claims, ref)
+		delete(m.quarantined, ref)
+		delete(m.idle, ref)
+		delete(m.mine, ref)
+	case cluster.KindLock:
+		delete(m.locks, ref)
+	case cluster.KindGrant:
+		m.deleteRecord(k)
+	case cluster.KindReaper:
+		m.reaper = ""
+	}
+}

@@ -1,0 +1,237 @@
+package leases
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/problem"
+)
+
+// Session is one agent's etcd lease, its presence alive/NODE under it, and the
+// guard that every mutation compares: the presence's exact bytes, the node's
+// registration and the cluster's epoch.
+//
+// A lost session is replaced by a new one by [Session.Run]; an identity that
+// somebody else has ends it with [problem.ErrFenced].
+type Session struct {
+	client *cluster.Client
+	id     Identity
+	home   *Home
+	audit  *audit
+	log    *zap.Logger
+	proof  func(context.Context) *Proof
+
+	raising sync.Mutex // one raise at a time
+
+	mu       sync.Mutex // guards the fields below
+	guard    *guard     // nil while there is no live session
+	alive    Alive
+	deadline time.Duration // of the lease, on BootTime
+	fatal    error
+	left     bool // fatal, because the node has left: no failure
+	noProof  string
+	doubts   int           // how often etcd was reached anew
+	audited  int           // the doubts that an audit has settled
+	changed  chan struct{} // closed and replaced when guard, fatal, doubts or audited change
+}
+
+// newSession prepares a session; proof makes the report that registering writes.
+func newSession(client *cluster.Client, id Identity, home *Home, log *zap.Logger, proof func(context.Context) *Proof) *Session {
+	return &Session{client: client, id: id, home: home, audit: &audit{client: client, home: home}, log: log, proof: proof, changed: make(chan struct{})}
+}
+
+// current returns the guard, waiting for a live session until ctx ends.
+func (s *Session) current(ctx context.Context) (*guard, error) {
+	for {
+		s.mu.Lock()
+		g, fatal, changed, sure := s.guard, s.fatal, s.changed, s.audited == s.doubts
+		s.mu.Unlock()
+		switch {
+		case fatal != nil:
+			return nil, fatal
+		case g != nil && sure:
+			return g, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
+		}
+	}
+}
+
+// Live tells whether the session stands, and its deadline on [BootTime]: past
+// it, etcd may have ended it.
+func (s *Session) Live() (time.Duration, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deadline, s.guard != nil
+}
+
+// Err is why the session can never be again, nil while it can.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fatal
+}
+
+func (s *Session) set(g *guard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard = g
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Session) fail(err error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard = nil
+	if s.fatal == nil {
+		s.fatal = err
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	return s.fatal
+}
+
+// lost ends the session g, if it still is the one.
+func (s *Session) lost(g *guard, why error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.guard != nil && s.guard.lease == g.lease {
+		s.guard = nil
+		close(s.changed)
+		s.changed = make(chan struct{})
+		s.log.Warn("session lost", zap.String("node", s.id.Node), zap.Error(why))
+	}
+}
+
+// Run keeps the session until ctx ends or the identity is somebody else's. After
+// the node has left it does nothing until ctx ends. Start
+// it after [Session.open] succeeded once. It renews each third of the TTL.
+func (s *Session) Run(ctx context.Context) error {
+	var wait cluster.Backoff
+	for ctx.Err() == nil {
+		if _, ok := s.Live(); !ok && s.Err() == nil {
+			if err := s.open(ctx); err != nil {
+				if terminal(err) {
+					return s.fail(err)
+				}
+				s.log.Warn("session not opened", zap.String("node", s.id.Node), zap.Error(err))
+				_ = wait.Wait(ctx)
+				continue
+			}
+			wait = cluster.Backoff{}
+		}
+		s.keep(ctx)
+		if err := s.Err(); err != nil {
+			if s.hasLeft() {
+				<-ctx.Done()
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Session) hasLeft() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.left
+}
+
+// terminal tells whether trying again cannot help.
+func terminal(err error) bool {
+	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrFrozen) || errors.Is(err, problem.ErrInvalid) || errors.Is(err, problem.ErrForbidden)
+}
+
+// keep renews the lease until the session is lost or ctx ends. The deadline
+// counts from the sending of the renewal that succeeded (ETCD rule 7).
+func (s *Session) keep(ctx context.Context) {
+	ttl := s.client.Config().LeaseTTL
+	every := time.NewTicker(ttl / 6)
+	defer every.Stop()
+	for {
+		s.mu.Lock()
+		g, deadline, changed, sure := s.guard, s.deadline, s.changed, s.audited == s.doubts
+		s.mu.Unlock()
+		if !sure {
+			s.settleDoubt(ctx)
+		}
+		switch {
+		case g == nil:
+			return
+		case BootTime() > deadline:
+			s.lost(g, errors.New("the lease could not be renewed in its time"))
+			return
+		case BootTime() > deadline-ttl*2/3:
+			if err := s.renew(ctx, g); err != nil {
+				s.lost(g, err)
+				return
+			}
+		}
+		select {
+		case <-every.C:
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// renew sends one renewal; only a lease that is certainly gone is an error.
+func (s *Session) renew(ctx context.Context, g *guard) error {
+	attempt, cancel := context.WithTimeout(ctx, s.client.Config().Attempt)
+	defer cancel()
+	sent := BootTime()
+	resp, err := s.client.Renew().KeepAliveOnce(attempt, g.lease)
+	switch {
+	case err == nil && resp.TTL > 0:
+		s.mu.Lock()
+		s.deadline = max(s.deadline, sent+time.Duration(resp.TTL)*time.Second)
+		s.mu.Unlock()
+		s.audit.note(ctx, resp.ResponseHeader)
+		return nil
+	case err == nil || cluster.IsLeaseNotFound(err):
+		return errors.New("the lease is gone")
+	}
+	s.log.Debug("renewal", zap.Error(err))
+	return nil
+}
+
+// tellNoProof publishes in the presence why the node cannot prove anything, so
+// that others can say what they wait for; "" takes it back. One commit, only when
+// it changes.
+func (s *Session) tellNoProof(ctx context.Context, why string) error {
+	s.mu.Lock()
+	same := s.noProof == why
+	s.noProof = why
+	g, alive := s.guard, s.alive
+	s.mu.Unlock()
+	if (same && alive.NoProof == why) || g == nil {
+		return nil
+	}
+	s.raising.Lock()
+	defer s.raising.Unlock()
+	s.mu.Lock()
+	g, alive = s.guard, s.alive
+	s.mu.Unlock()
+	if g == nil || alive.NoProof == why {
+		return nil
+	}
+	alive.Counter++
+	alive.NoProof = why
+	if err := s.home.change(func(m *memory) { m.Counter = alive.Counter }); err != nil {
+		return err
+	}
+	next := *g
+	next.alive = cluster.Encode(alive)
+	return s.swapAlive(ctx, g, &next, alive)
+}

@@ -1,0 +1,100 @@
+package leases
+
+import (
+	"time"
+
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/idset"
+)
+
+// view is the content of a mirror. Its methods need the mirror's lock.
+type view struct {
+	rev         int64
+	meta        Stored[cluster.Meta]
+	members     Stored[Members]
+	index       int64 // mod revision of pools/index
+	nodes       map[string]Stored[Node]
+	alive       map[string]Stored[Alive]
+	proofs      map[string]Stored[Proof]
+	pools       map[string]poolEntry
+	claims      map[Ref]Stored[Claim]
+	locks       map[Ref]int64 // lease
+	records     map[string]Stored[Record]
+	byKey       map[string][]string // allocation key: etcd keys of its records
+	reaper      string
+	taken       map[cluster.Space]*idset.Set
+	quarantined map[Ref]time.Time    // since when this mirror saw that mod revision
+	idle        map[Ref]time.Time    // likewise, of idle claims
+	over        map[string]time.Time // likewise, of ended records
+	mine        map[Ref]struct{}     // claims that name this node
+	unreadable  map[string]error
+	lastSeen    map[string]time.Time
+}
+
+// poolEntry is a pool with what is computed from it once a change.
+type poolEntry struct {
+	Stored[Pool]
+	ids, firsts idset.Set
+}
+
+func newView() view {
+	return view{
+		nodes: map[string]Stored[Node]{}, alive: map[string]Stored[Alive]{}, proofs: map[string]Stored[Proof]{},
+		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]int64{},
+		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
+		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{},
+		lastSeen: map[string]time.Time{},
+	}
+}
+
+// takenIn is the set of ids of a space that have a claim.
+func (v *view) takenIn(space cluster.Space) idset.Set {
+	if set := v.taken[space]; set != nil {
+		return *set
+	}
+	return idset.Set{}
+}
+
+// witnesses are all nodes as a quarantined claim's weighing needs them.
+func (v *view) witnesses() []witness {
+	all := make([]witness, 0, len(v.nodes))
+	for name, n := range v.nodes {
+		w := witness{name: name, node: n.Val}
+		if a, ok := v.alive[name]; ok {
+			w.up, w.noProof = true, a.Val.NoProof
+		}
+		if p, ok := v.proofs[name]; ok {
+			w.proof, w.proofRev = p.Val, p.ModRev
+		}
+		all = append(all, w)
+	}
+	for name, a := range v.alive {
+		if _, ok := v.nodes[name]; !ok { // its registration cannot be read
+			all = append(all, witness{name: name, up: true, noProof: a.Val.NoProof})
+		}
+	}
+	return all
+}
+
+// weigh prepares a quarantined claim for a judgement.
+func (v *view) weigh(ref Ref, c Stored[Claim]) weighing {
+	var pool *Pool
+	if p, ok := v.pools[c.Val.Pool]; ok {
+		pool = p.Val
+	}
+	w := weighing{ref: ref, claim: c.Val, modRev: c.ModRev, policy: policyOf(ref.Space, pool)}
+	if v.meta.Val != nil {
+		w.epoch = v.meta.Val.Epoch
+	}
+	return w
+}
+
+// cooling is how long a quarantined claim's cooldown still lasts, counted on our
+// own clock from the moment we saw it (rule 14).
+func (v *view) cooling(ref Ref, c *Claim) time.Duration {
+	p, ok := v.pools[c.Pool]
+	if !ok || p.Val.Cooldown == 0 {
+		return 0
+	}
+	return max(0, p.Val.Cooldown-time.Since(v.quarantined[ref]))
+}

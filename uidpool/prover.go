@@ -1,0 +1,122 @@
+package uidpool
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/idpool/idpool/idset"
+	"github.com/idpool/idpool/leases"
+)
+
+// Prover is the node's truth for the engine: what runs here, from /proc, and
+// which requesters may still start something. Safe for concurrent use.
+type Prover struct {
+	reader *Reader
+	shared *Shared
+
+	mu   sync.Mutex // guards the field below
+	busy map[sessionSince]time.Time
+}
+
+// sessionSince is a question that a walk over all processes answered with yes.
+type sessionSince struct {
+	session int
+	since   uint64
+	except  uint32
+}
+
+// busyFor is how long such a yes is believed without another walk: it only makes
+// a dead requester's hold end later.
+const busyFor = time.Second
+
+// NewProver returns a prover that reads through r.
+func NewProver(r *Reader) *Prover {
+	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}}
+}
+
+// InUse implements [leases.Prover] by one exact scan, shared by all who wait. The
+// view of the node's processes is checked with every scan.
+func (p *Prover) InUse(ctx context.Context, maxAge time.Duration) (idset.Set, error) {
+	for try := 1; ; try++ {
+		snap, err := p.shared.Fresh(ctx, maxAge)
+		if err == nil {
+			return snap.Used, nil
+		}
+		var moment unsteady
+		if try == unsteadyTries || !errors.As(err, &moment) {
+			return idset.Set{}, err
+		}
+		select { // a starved machine: the next moment may be better
+		case <-time.After(time.Duration(try) * 50 * time.Millisecond):
+		case <-ctx.Done():
+			return idset.Set{}, err
+		}
+	}
+}
+
+// unsteadyTries is how often a scan is begun again that the moment spoiled, and
+// not what the node is.
+const unsteadyTries = 8
+
+// View says why this node can prove nothing, nil if it can: see [Reader.View].
+func (p *Prover) View() error { return p.reader.View() }
+
+// Snapshot is the newest scan at most maxAge old, with the processes it saw.
+func (p *Prover) Snapshot(ctx context.Context, maxAge time.Duration) (*Snapshot, error) {
+	return p.shared.Fresh(ctx, maxAge)
+}
+
+// Suspect implements [leases.Prover] by getpriority.
+func (p *Prover) Suspect(id uint32) bool {
+	used, err := Quick(UID(id))
+	return used && err == nil
+}
+
+// MayStart implements [leases.Prover]: a TTL hold until its deadline, a process
+// hold while the process lives and then while something that was started in its
+// session since the request lives that is not the uid yet (rule 2).
+func (p *Prover) MayStart(id uint32, r leases.Requester) bool {
+	switch r.Hold {
+	case leases.HoldTTL:
+		return int64(leases.BootTime()) < r.Deadline
+	case leases.HoldPID:
+		ref := ProcessRef{PID: r.PID, Start: r.Start, PIDNS: r.PIDNS, Session: r.Session}
+		if alive, _ := ref.Alive(); alive {
+			return true
+		}
+		return p.leftBehind(id, ref, r.Since)
+	}
+	return false
+}
+
+func (p *Prover) leftBehind(id uint32, ref ProcessRef, since uint64) bool {
+	q := sessionSince{ref.Session, since, id}
+	p.mu.Lock()
+	at, known := p.busy[q]
+	p.mu.Unlock()
+	if known && time.Since(at) < busyFor {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), busyFor)
+	defer cancel()
+	younger, err := p.reader.SessionYounger(ctx, ref, since, UID(id))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if younger || err != nil {
+		p.busy[q] = time.Now()
+		return true
+	}
+	delete(p.busy, q)
+	return false
+}
+
+// Who lists processes that a recent scan saw under a uid, at most [MaxHolders].
+func (p *Prover) Who(ctx context.Context, uid UID, maxAge time.Duration) []Process {
+	snap, err := p.shared.Fresh(ctx, maxAge)
+	if err != nil {
+		return nil
+	}
+	return snap.Who[uint32(uid)]
+}

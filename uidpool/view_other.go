@@ -1,0 +1,6 @@
+//go:build !linux
+
+package uidpool
+
+// View refuses: see [Reader] on Linux.
+func (r *Reader) View() error { return supported() }
