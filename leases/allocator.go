@@ -30,6 +30,8 @@ type Prover interface {
 	// under the id: it lives, or what it left behind does and is not the id yet.
 	// Doubt is true.
 	MayStart(id uint32, r Requester) bool
+	// Alive tells whether the process of a pid hold itself lives. Doubt is true.
+	Alive(r Requester) bool
 }
 
 // Options configure an [Allocator].

@@ -56,6 +56,9 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 		a.caught(ctx)
 		return nil, nil
 	}
+	if !req.handedOver() {
+		return a.standing(ctx, req, rec)
+	}
 	held, err := a.bindAll(ctx, rec.IDs, rec.Token, req.Requester)
 	if errors.Is(err, problem.ErrKeyEnded) && a.forgotten(ctx, key) {
 		return nil, nil
@@ -66,7 +69,37 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 	if again, err := a.unseen(ctx, req.Requester.ID, rec.Token, held); again || err != nil {
 		return nil, err
 	}
-	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: held}, nil
+	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: labels(held, req.Wants)}, nil
+}
+
+// standing answers a repeated request for VLANs alone: nobody is bound to them, so
+// there is nothing to write. One round trip.
+func (a *Allocator) standing(ctx context.Context, req GrantRequest, rec *Record) (*Grant, error) {
+	if err := a.linearize(ctx); err != nil {
+		return nil, err
+	}
+	s := a.load(ctx, rec.IDs)
+	for _, ref := range rec.IDs {
+		if c := s.claims[ref].Val; c == nil || c.Token != rec.Token || !c.State.held() {
+			return nil, ended(ref, c)
+		}
+	}
+	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: labels(heldOf(rec.IDs, s.claims), req.Wants)}, nil
+}
+
+// labels names the ids of a grant as its wants do: the record lists them in the
+// order of the wants.
+func labels(held []Held, wants []Want) []Held {
+	i := 0
+	for _, w := range wants {
+		for range w.Count {
+			if i < len(held) {
+				held[i].Label = w.Label
+				i++
+			}
+		}
+	}
+	return held
 }
 
 // unseen looks at what runs under a grant that is answered again and that nobody
@@ -75,7 +108,11 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 func (a *Allocator) unseen(ctx context.Context, requester, token string, held []Held) (bool, error) {
 	o := orphan{token: token, requester: requester}
 	for _, h := range held {
-		if len(h.Claim.Nodes) != 1 || len(h.Claim.Nodes[0].Requesters) != 1 || h.Claim.Nodes[0].Confirmed {
+		if h.vlan() {
+			o.refs = append(o.refs, h.Ref)
+			continue
+		}
+		if len(h.Claim.Nodes) != 1 || len(h.Claim.Nodes[0].Requesters) != 1 || h.Claim.Nodes[0].Confirmed || h.Claim.Kept() {
 			return false, nil
 		}
 		o.refs = append(o.refs, h.Ref)
@@ -88,7 +125,7 @@ func (a *Allocator) unseen(ctx context.Context, requester, token string, held []
 	var bad []Ref
 	runs := a.runsBy(used)
 	for _, h := range held {
-		if runs(h.Ref, h.Claim.Count) {
+		if !h.vlan() && runs(h.Ref, h.Claim.Count) {
 			bad = append(bad, h.Ref)
 		}
 	}
@@ -120,6 +157,9 @@ func (a *Allocator) bindAll(ctx context.Context, refs []Ref, token string, r Req
 			c := s.claims[ref].Val
 			if c == nil || c.Token != token || !c.State.held() {
 				return nil, ended(ref, c)
+			}
+			if ref.vlan() && c.State == Used {
+				continue // handed over for good
 			}
 			if pr := c.On(a.id.Node); pr != nil && pr.Boot == a.id.Boot && pr.has(r) {
 				continue // an earlier attempt of ours stands
@@ -175,7 +215,7 @@ func heldOf(refs []Ref, claims map[Ref]Stored[Claim]) []Held {
 	held := make([]Held, 0, len(refs))
 	for _, ref := range refs {
 		if c := claims[ref]; c.Val != nil {
-			held = append(held, Held{ref, c.Val, c.ModRev})
+			held = append(held, Held{Ref: ref, Claim: c.Val, ModRev: c.ModRev})
 		}
 	}
 	return held
@@ -187,7 +227,7 @@ func ended(ref Ref, c *Claim) error {
 		return problem.New(problem.CodeKeyEnded, "the grant of %s has ended", label(ref))
 	}
 	return problem.New(problem.CodeKeyEnded, "the grant of %s has ended; it is %s now", label(ref), c.why()).
-		Advise("look", "poolctl uid show %d", ref.ID)
+		Advise("look", "poolctl %s", showOf(ref))
 }
 
 func refList(refs []Ref) string {

@@ -32,6 +32,8 @@ type Claim struct {
 	Caller string     `json:"caller,omitempty"`
 	Holder string     `json:"holder,omitempty"`
 	Key    string     `json:"key,omitempty"`
+	// Service is the record that a VLAN belongs to and ends with; no grant record then.
+	Service string `json:"service,omitempty"`
 	// Token is the random name of the grant; what a release compares.
 	Token string `json:"token"`
 	// Grouped tells that a grant record lists this claim.

@@ -64,7 +64,13 @@ func FuzzDecodeProof(f *testing.F) {
 func FuzzDecodePool(f *testing.F) {
 	p := Pool{V: format, Ranges: idset.New(1, 2, 9), Policy: DefaultPolicy(), Since: at}
 	p.Reclaim.After = time.Hour
-	roundTrip(f, decodePool, p)
+	roundTrip(f, func(b []byte) (*Pool, error) { return decodePool("p", b) }, p)
+}
+
+func FuzzDecodeInventory(f *testing.F) {
+	p := Pool{V: format, Ranges: idset.New(1, 4094), Policy: VLANPolicy(), Since: at}
+	o := Pool{V: format, Policy: VLANPolicy(), Since: at, Outside: &Outside{File: "/pool.json", On: "n1", Settle: time.Second}}
+	roundTrip(f, func(b []byte) (*Pool, error) { return decodePool(VLANPool("v"), b) }, p, o)
 }
 
 // TestPoisonedKeys feeds a mirror a record that it cannot read in each place.

@@ -82,6 +82,11 @@ func (a *Allocator) overlapping(wants []Want) (*problem.Error, error) {
 	if busy, _ := a.airborne(a.spacesOf(wants), rev); busy {
 		return nil, nil
 	}
+	if tied(wants) {
+		var refused *problem.Error
+		a.mirror.read(func(v *view) { refused = a.untied(v, wants) })
+		return refused, nil
+	}
 	e := problem.New(problem.CodeExhausted, "the pools have too few free ids for the whole group at revision %d: they share ids", rev)
 	e.Revision = rev
 	return e, nil
@@ -114,7 +119,7 @@ func (a *Allocator) spacesOf(wants []Want) []cluster.Space {
 	a.mirror.read(func(v *view) {
 		for _, w := range wants {
 			if p, ok := v.pools[w.Pool]; ok {
-				spaces = append(spaces, p.Val.Space(a.id.Node))
+				spaces = append(spaces, p.space(a.id.Node))
 			}
 		}
 	})
@@ -124,13 +129,18 @@ func (a *Allocator) spacesOf(wants []Want) []cluster.Space {
 // free tells whether every want could be met from the mirror. Wants that share a
 // pool's ids are checked one by one; the pick finds out about their sum.
 func (a *Allocator) free(v *view, wants []Want) bool {
+	if tied(wants) {
+		if fit, err := a.fitting(v, wants); err == nil && fit.IsEmpty() {
+			return false
+		}
+	}
 	need := map[string]uint64{}
 	for _, w := range wants {
 		p, ok := v.pools[w.Pool]
 		if !ok {
 			return true // let the pick say so
 		}
-		taken := v.takenIn(p.Val.Space(a.id.Node))
+		taken := v.takenIn(p.space(a.id.Node))
 		if w.Exact != nil {
 			if taken.Contains(*w.Exact) {
 				return false
@@ -163,9 +173,10 @@ func (a *Allocator) refusal(wants []Want) *problem.Error {
 				continue
 			}
 			if w.Exact != nil {
-				ref := Ref{p.Val.Space(a.id.Node), *w.Exact}
+				ref := Ref{p.space(a.id.Node), *w.Exact}
 				if c, ok := v.claims[ref]; ok {
 					out = heldBy(ref, c.Val)
+					out.Attribute = w.Label
 					return
 				}
 				if v.takenIn(ref.Space).Contains(ref.ID) {
@@ -178,6 +189,10 @@ func (a *Allocator) refusal(wants []Want) *problem.Error {
 				return
 			}
 		}
+		if tied(wants) {
+			out = a.untied(v, wants)
+			return
+		}
 		out = problem.New(problem.CodeExhausted, "the pools have too few free ids for the whole group at revision %d", v.rev)
 	})
 	return out
@@ -186,7 +201,12 @@ func (a *Allocator) refusal(wants []Want) *problem.Error {
 // exhaustion is the refusal that counts the states and names who is waited for.
 func (a *Allocator) exhaustion(v *view, w Want, p poolEntry) *problem.Error {
 	s := a.tally(v, p, w)
-	e := problem.New(problem.CodeExhausted, "pool %s is exhausted: %d of %d uids free at revision %d", w.Pool, s.counts["free"], s.size, v.rev)
+	t, bare := tradeOf(w.Pool)
+	e := problem.New(problem.CodeExhausted, "%s %s is exhausted: %d of %d %s free at revision %d", t.pool, bare, s.counts["free"], s.size, t.ids, v.rev)
+	if s.size == 0 && p.Val.Ranges.IsEmpty() {
+		e.Detail = fmt.Sprintf("no %s can be allocated from %s: its range is empty", t.id, bare)
+	}
+	e.Attribute = w.Label
 	if w.Count > 1 {
 		e.Detail += fmt.Sprintf(", %d asked for", w.Count)
 	}
@@ -211,7 +231,10 @@ func (a *Allocator) exhaustion(v *view, w Want, p poolEntry) *problem.Error {
 		e.Note("%d cool down, the last until %s", s.cooling, problem.Clock(time.Now().Add(s.coolest)))
 	}
 	if uint64(w.Count) > s.size {
-		return e.Note("the pool has room for %d at most: waiting does not help", s.size)
+		return e.Note("the %s has room for %d at most: waiting does not help", t.pool, s.size)
+	}
+	if !p.ofUIDs() {
+		return e.Advise("widen it", "poolctl vlan inventory set %s --add RANGES", bare)
 	}
 	return e.Advise("or wait", "poolctl uid request --pool %s --wait 10m", w.Pool)
 }
@@ -241,7 +264,7 @@ func (a *Allocator) reclaimable(w Want) (refs []Ref, pending bool) {
 		if !ok || p.Val.Reclaim.Never {
 			return
 		}
-		space := p.Val.Space(a.id.Node)
+		space := p.space(a.id.Node)
 		missing := w.Count
 		var idle []Ref
 		for ref, c := range v.claims {

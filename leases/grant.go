@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,13 +26,28 @@ type GrantRequest struct {
 	Wants []Want
 	// Wait is how long to wait for ids when none are free.
 	Wait time.Duration
+	// Service is the record that VLANs belong to; it takes the grant record's place.
+	Service string
+	// Document, if not nil, is written in the same transaction, and Drop are claims
+	// that end in it, for DropReason.
+	Document   *DocumentGrant
+	Drop       []TokenRef
+	DropReason string
+	// Dry answers with what would be granted now, and writes nothing.
+	Dry bool
 }
+
+// handedOver tells whether the ids are locked until their requester confirms.
+// VLANs alone need no hand-over: nothing runs under them.
+func (r *GrantRequest) handedOver() bool { return r.Requester.Hold != "" }
 
 // Held is one id of a grant as it stands.
 type Held struct {
 	Ref
 	Claim  *Claim
 	ModRev int64
+	// Label is the want's.
+	Label string
 }
 
 // Grant is one answered request.
@@ -52,7 +68,14 @@ func (r *GrantRequest) describe() (text, digest string) {
 			s += " from " + w.Within.String()
 		}
 		if w.Exact != nil {
-			s += fmt.Sprintf(" uid %d", *w.Exact)
+			t, _ := tradeOf(w.Pool)
+			s += fmt.Sprintf(" %s %d", t.id, *w.Exact)
+		}
+		if w.Offset != nil {
+			s += fmt.Sprintf(" at %+d", *w.Offset)
+		}
+		if w.Label != "" {
+			s += " as " + w.Label
 		}
 		parts = append(parts, s)
 	}
@@ -72,13 +95,21 @@ func (r *GrantRequest) count() int {
 
 func (r *GrantRequest) check() error {
 	total := 0
-	named := map[uint32]bool{}
+	named := map[string]bool{}
 	for i := range r.Wants {
 		if id := r.Wants[i].Exact; id != nil {
-			if named[*id] {
-				return problem.New(problem.CodeInvalid, "uid %d is asked for twice in one request", *id)
+			t, bare := tradeOf(r.Wants[i].Pool)
+			what := fmt.Sprintf("%s %d", t.id, *id)
+			if t.id == "VLAN" {
+				what += " of " + bare
 			}
-			named[*id] = true
+			if named[what] {
+				return problem.New(problem.CodeInvalid, "%s is asked for twice in one request", what)
+			}
+			named[what] = true
+		}
+		if _, vlans := InventoryOf(r.Wants[i].Pool); !vlans && !r.handedOver() {
+			return problem.New(problem.CodeInvalid, "a request for uids names no hold")
 		}
 		if r.Wants[i].Count == 0 {
 			r.Wants[i].Count = 1
@@ -98,7 +129,12 @@ func (r *GrantRequest) check() error {
 	case r.Caller == "":
 		return problem.New(problem.CodeInvalid, "the request has no caller")
 	}
-	return nil
+	return r.checkTies()
+}
+
+// uids tells whether any id asked for is a uid.
+func (r *GrantRequest) uids() bool {
+	return slices.ContainsFunc(r.Wants, func(w Want) bool { return (poolEntry{name: w.Pool}).ofUIDs() })
 }
 
 // Grant gets the ids of a request, all at one etcd revision, or none. It is
@@ -113,7 +149,7 @@ func (a *Allocator) Grant(ctx context.Context, req GrantRequest) (*Grant, error)
 	if err := req.check(); err != nil {
 		return nil, err
 	}
-	if err := a.granting(); err != nil {
+	if err := a.granting(req.uids()); err != nil {
 		return nil, err
 	}
 	if req.Requester.ID == "" {
@@ -150,6 +186,10 @@ func (a *Allocator) Grant(ctx context.Context, req GrantRequest) (*Grant, error)
 			}
 			continue
 		}
+		if req.Dry {
+			a.land(picks, 0)
+			return preview(req, picks), nil
+		}
 		if g, err := a.take(ctx, req, picks); g != nil || err != nil {
 			return g, err
 		}
@@ -164,8 +204,17 @@ func (r *GrantRequest) stamp() {
 	}
 }
 
-// granting refuses while this node may not grant at all.
-func (a *Allocator) granting() error {
+// preview is a dry run's answer.
+func preview(req GrantRequest, picks []picked) *Grant {
+	g := &Grant{Key: req.Key}
+	for _, p := range picks {
+		g.Held = append(g.Held, Held{Ref: p.ref, Label: p.label, Claim: &Claim{Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder}})
+	}
+	return g
+}
+
+// granting refuses while this node may not grant at all, or no uids.
+func (a *Allocator) granting(uids bool) error {
 	a.mu.Lock()
 	leaving := a.leaving
 	a.mu.Unlock()
@@ -175,7 +224,7 @@ func (a *Allocator) granting() error {
 	if err := a.session.Err(); err != nil {
 		return err
 	}
-	if why := a.session.noProofNow(); why != "" {
+	if why := a.session.noProofNow(); why != "" && uids {
 		return problem.New(problem.CodeNoProof, "node %s grants no uid: it cannot prove any uid unused: %s", a.id.Node, why).
 			Advise("look", "poolctl status")
 	}
@@ -196,9 +245,11 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 	}
 	token := NewToken()
 	c, held := a.grantChild(req, picks, token, g.epoch)
+	answer := &Grant{Token: token, Key: req.Key, Requester: req.Requester.ID, Held: held}
+	beside := a.beside(ctx, req, answer, c)
 	c.orphan = func(r childResult) { // runs when the outcome is known at last
 		a.land(picks, r.revision)
-		if r.applied && req.Key == "" { // a key's caller may ask again; its hold decides
+		if r.applied && req.Key == "" && req.Document == nil { // a key's caller may ask again; its hold decides
 			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
 		}
 	}
@@ -217,7 +268,10 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 	}
 	a.land(picks, r.revision)
 	if !r.applied {
-		if c.tried && req.Key == "" { // applied once and changed since: not what is answered
+		if err := beside(r); err != nil {
+			return nil, err
+		}
+		if c.tried && req.Key == "" && req.Document == nil { // applied once and changed since: not what is answered
 			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
 		}
 		a.reach(ctx, r.revision, time.Second)
@@ -226,7 +280,38 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 	for i := range held {
 		held[i].ModRev = r.revision
 	}
-	return a.handOut(ctx, req, picks, &Grant{Token: token, Key: req.Key, Requester: req.Requester.ID, Held: held})
+	if !req.uids() {
+		return answer, nil
+	}
+	return a.handOut(ctx, req, picks, answer)
+}
+
+// beside adds to a grant's child what is written with it: the document, and the
+// claims that it ends. It returns a look at a refusal: [ErrChanged] where the
+// document is what refused it.
+func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *child) func(childResult) error {
+	if len(req.Drop) > 0 {
+		refs := make([]Ref, len(req.Drop))
+		for i, t := range req.Drop {
+			refs[i] = t.Ref
+		}
+		s := a.load(ctx, refs)
+		ends := a.child(s, a.endings(s, req.Drop, req.DropReason))
+		a.restOn(ends, s, refs)
+		c.cmps, c.puts, c.gets = append(c.cmps, ends.cmps...), append(c.puts, ends.puts...), append(c.gets, ends.gets...)
+	}
+	if req.Document == nil {
+		return func(childResult) error { return nil }
+	}
+	d := documentEdit{req.Document.Name, req.Document.Before, req.Document.After(g), req.Document.Lock}
+	d.into(a.keys, c)
+	return func(r childResult) error {
+		if d.stands(a.keys, r.found) {
+			return nil
+		}
+		a.reach(ctx, r.revision, time.Second)
+		return ErrChanged
+	}
 }
 
 // grantChild builds the transaction: If every claim is new, the pools are as
@@ -235,7 +320,7 @@ func (a *Allocator) grantChild(req GrantRequest, picks []picked, token, epoch st
 	now := time.Now().UTC()
 	c := &child{}
 	record := ""
-	if req.Key != "" || len(picks) > 1 {
+	if req.Service == "" && (req.Key != "" || len(picks) > 1) {
 		record = a.keys.Grant(req.Caller, recordName(req.Key, token))
 	}
 	var held []Held
@@ -244,16 +329,24 @@ func (a *Allocator) grantChild(req GrantRequest, picks []picked, token, epoch st
 		claim := &Claim{
 			V: format, State: step(Free, evGrant).next, Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder, Key: req.Key,
 			Token: token, Grouped: record != "", Epoch: epoch, GrantedAt: now, Since: now, Write: shortToken(),
-			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}},
+			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}}, Service: req.Service,
+		}
+		if p.key != "" {
+			claim.Key = p.key
 		}
 		key := a.keys.Claim(p.ref.Space, p.ref.ID)
 		c.cmps = append(c.cmps, clientv3.Compare(clientv3.CreateRevision(key), "=", 0))
-		c.puts = append(c.puts, put{key: key, value: cluster.Encode(claim)}, put{key: a.keys.Lock(p.ref.Space, p.ref.ID), value: []byte(token), leased: true})
+		if !req.handedOver() {
+			claim.State, claim.Nodes = step(claim.State, evConfirm).next, nil
+		} else {
+			c.puts = append(c.puts, put{key: a.keys.Lock(p.ref.Space, p.ref.ID), value: []byte(token), leased: true})
+		}
+		c.puts = append(c.puts, put{key: key, value: cluster.Encode(claim)})
 		c.gets = append(c.gets, key)
-		held = append(held, Held{Ref: p.ref, Claim: claim})
+		held = append(held, Held{Ref: p.ref, Claim: claim, Label: p.label})
 		if !pools[p.pool] {
 			pools[p.pool] = true
-			c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(a.keys.UIDPool(p.pool)), "=", p.poolRev))
+			c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(poolKey(a.keys, p.pool)), "=", p.poolRev))
 		}
 	}
 	if record != "" {
@@ -279,6 +372,9 @@ func refsOf(picks []picked) []Ref {
 func (a *Allocator) suspects(ctx context.Context, picks []picked) (bool, error) {
 	found := false
 	for _, p := range picks {
+		if p.ref.vlan() {
+			continue
+		}
 		for i := range min(p.policy.Block, manySuspects) {
 			if a.prover.Suspect(p.ref.ID + i) {
 				found = true
@@ -296,9 +392,11 @@ func (a *Allocator) suspects(ctx context.Context, picks []picked) (bool, error) 
 // grant answered. An id in use is written down as foreign and the group given
 // back: nil then, and the request looks further.
 func (a *Allocator) handOut(ctx context.Context, req GrantRequest, picks []picked, g *Grant) (*Grant, error) {
-	age := picks[0].policy.ScanAge
+	age := time.Minute
 	for _, p := range picks {
-		age = min(age, p.policy.ScanAge)
+		if !p.ref.vlan() {
+			age = min(age, p.policy.ScanAge)
+		}
 	}
 	used, err := a.prover.InUse(ctx, age)
 	if err != nil {
@@ -311,7 +409,7 @@ func (a *Allocator) handOut(ctx context.Context, req GrantRequest, picks []picke
 	var bad []Ref
 	runs := a.runsBy(used)
 	for _, p := range picks {
-		if runs(p.ref, p.policy.Block) {
+		if !p.ref.vlan() && runs(p.ref, p.policy.Block) {
 			bad = append(bad, p.ref)
 		}
 	}

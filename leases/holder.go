@@ -120,7 +120,7 @@ func (a *Allocator) lapsed(ref Ref, p *Presence) bool {
 
 func one(ref Ref, claims map[Ref]Stored[Claim]) Held {
 	c := claims[ref]
-	return Held{ref, c.Val, c.ModRev}
+	return Held{Ref: ref, Claim: c.Val, ModRev: c.ModRev}
 }
 
 // Renew lets a requester's TTL hold end at a later time; where r names none, those
@@ -181,7 +181,7 @@ func (p *Presence) ttlHolds(id string) []int {
 // One round trip and one commit. ErrKeyEnded if the grant is over, ErrNotHeld if
 // the token is not its.
 func (a *Allocator) Join(ctx context.Context, refs []Ref, token string, r Requester) ([]Held, error) {
-	if err := a.granting(); err != nil {
+	if err := a.granting(true); err != nil {
 		return nil, err
 	}
 	if r.ID == "" {
@@ -200,123 +200,41 @@ func (a *Allocator) Join(ctx context.Context, refs []Ref, token string, r Reques
 	return held, err
 }
 
-// Release says who gives back what.
-type Release struct {
-	Refs  []Ref
-	Token string
-	// Requester, if not "", gives back for that requester alone.
-	Requester string
-	// Match, if not nil, chooses the requesters of this node that it speaks for;
-	// nil and no Requester: all of this node.
-	Match func(Requester) bool
-	// Whole ends the grant on every node: an operator's word, or the caller's from
-	// a node that the grant does not name (rule 5).
-	Whole bool
-	// By is who asked, for the claim's reason.
-	By string
-}
-
-// Release ends a grant, or one requester's or this node's part in it. It is the
-// holder's promise to start nothing more. What is over already is done and
-// nothing is written (P5). It tells what it changed and how the ids stand.
-//
-// One round trip and one commit. Where this node's proof is the only one due the
-// id is free at once (the shortcut), else the proof frees it later.
-func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error) {
+// ConfirmGroup keeps a whole grant: its hand-over is over, and only a release, or
+// an operator, ends it. VLANs are held by no node from here. One round trip and one
+// commit; none if it is kept already. Errors as Confirm's.
+func (a *Allocator) ConfirmGroup(ctx context.Context, refs []Ref, token, requester string) ([]Held, error) {
 	ctx, cancel := a.budget(ctx)
 	defer cancel()
-	changed := false
-	claims, err := a.updateSure(ctx, "release", r.Refs, func(s *snap) (*plan, error) {
+	claims, err := a.updateSure(ctx, "keep", refs, func(s *snap) (*plan, error) {
 		p := &plan{}
 		now := time.Now().UTC()
-		changed = false
-		part := slices.ContainsFunc(r.Refs, func(ref Ref) bool {
+		for _, ref := range refs {
 			c := s.claims[ref].Val
-			return c != nil && c.Token == r.Token && c.On(a.id.Node) != nil
-		})
-		for _, ref := range r.Refs {
-			c := s.claims[ref].Val
-			if c == nil || c.Token != r.Token {
-				continue // over; whoever has it now is not touched
+			if err := mustOwn(ref, c, token, "confirmed"); err != nil {
+				return nil, err
 			}
-			if !r.Whole && part && c.On(a.id.Node) == nil {
-				continue // others' part of a group that this node joined in part
-			}
-			c = c.clone()
-			if !a.releaseOne(c, r, now) {
+			if on := c.On(a.id.Node); c.State != Locked && (on == nil || on.keeps(requester)) {
 				continue
 			}
-			changed = true
-			lock := lockKeep
-			if c.State != Locked {
-				lock = lockDrop
+			c = c.clone()
+			switch on := c.On(a.id.Node); {
+			case on == nil || on.Boot != a.id.Boot:
+				return nil, problem.New(problem.CodeNotHeld, "%s not confirmed: it is not being handed over on node %s", label(ref), a.id.Node)
+			case ref.vlan():
+				c.touch(step(c.State, evConfirm).next, now)
+				c.Nodes = nil
+			default:
+				if err := c.confirm(a.id.Node, requester, true, now); err != nil {
+					return nil, err
+				}
 			}
-			p.edits = append(p.edits, edit{ref, c, lock})
+			p.edits = append(p.edits, edit{ref, c, lockDrop})
 		}
-		a.shortcut(ctx, s, p, r)
 		return p, nil
 	})
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	a.wake()
-	return heldOf(r.Refs, claims), changed, nil
-}
-
-// releaseOne edits one claim; false means that nothing is left to do.
-func (a *Allocator) releaseOne(c *Claim, r Release, now time.Time) bool {
-	reason := "released by " + r.By
-	p := c.On(a.id.Node)
-	switch {
-	case r.Requester != "":
-		if p == nil || p.Requester(r.Requester) == nil {
-			return false // its part is over
-		}
-		return c.release(a.id.Node, func(x Requester) bool { return x.ID == r.Requester }, reason, now)
-	case !r.Whole && p != nil:
-		return c.release(a.id.Node, r.Match, reason, now)
-	case !c.State.held():
-		return false
-	}
-	c.quarantine(ReasonOperator, reason, now)
-	return true
-}
-
-// shortcut frees what the plan would quarantine, if the only proof due is this
-// node's and a look that begins now finds nothing (rule 5: the holder's own
-// release only). The plan then compares the node list.
-func (a *Allocator) shortcut(ctx context.Context, s *snap, p *plan, r Release) {
-	if r.Whole || len(p.edits) == 0 {
-		return
-	}
-	members := int64(0)
-	sole := true
-	a.mirror.read(func(v *view) {
-		members = v.members.ModRev
-		for _, e := range p.edits {
-			pool, ok := v.pools[e.after.Pool]
-			sole = sole && ok && pool.Val.Cooldown == 0 && e.after.State == Quarantined && e.after.On(a.id.Node) != nil && len(e.after.Nodes) == 1 && len(e.after.Nodes[0].Requesters) == 0
-			w := v.weigh(e.ref, Stored[Claim]{Val: e.after})
-			for _, n := range v.witnesses() {
-				sole = sole && (n.name == a.id.Node || !w.due(n))
-			}
-		}
-	})
-	if !sole || members == 0 {
-		return
-	}
-	used, err := a.prover.InUse(ctx, 0)
-	if err != nil {
-		return
-	}
-	runs := a.runsBy(used)
-	for _, e := range p.edits {
-		if runs(e.ref, e.after.Count) {
-			return
-		}
-	}
-	for i := range p.edits {
-		p.edits[i].after = nil
-	}
-	p.members = members
+	return heldOf(refs, claims), nil
 }

@@ -23,6 +23,7 @@ const (
 // chores are what one look at the mirror finds to do on this node.
 type chores struct {
 	inquire []Ref // locked, and no requester of ours may start anything
+	lapse   []Ref // likewise, of VLANs: no scan decides
 	relock  []Ref // locked, a requester lives, and the lock is gone
 	sweep   []Ref // name us with an earlier boot
 	watch   []Ref // used, idle or reclaimed: compare with what runs
@@ -43,6 +44,7 @@ func (a *Allocator) janitor(ctx context.Context) error {
 		c := a.chores()
 		a.each(ctx, c.sweep, a.sweepBoot)
 		a.each(ctx, c.relock, a.relock)
+		a.each(ctx, c.lapse, a.lapse)
 		due := BootTime()-scanned > a.scan
 		gap := a.reportGap()
 		if c.again {
@@ -107,7 +109,11 @@ func (a *Allocator) chores() chores {
 				}
 			})
 		} else if slices.ContainsFunc(requesters[ref], func(r Requester) bool { return !r.Keep }) {
-			c.inquire = append(c.inquire, ref)
+			if ref.vlan() {
+				c.lapse = append(c.lapse, ref)
+			} else {
+				c.inquire = append(c.inquire, ref)
+			}
 		}
 	}
 	return c
@@ -206,6 +212,25 @@ func (a *Allocator) inquire(ctx context.Context, ref Ref, seen *observation) err
 	return err
 }
 
+// lapse ends a VLAN whose hold is over before it was confirmed.
+func (a *Allocator) lapse(ctx context.Context, ref Ref) error {
+	_, err := a.update(ctx, "lapse", []Ref{ref}, func(s *snap) (*plan, error) {
+		c := s.claims[ref].Val
+		if c == nil || c.State != Locked {
+			return nil, nil
+		}
+		if p := c.On(a.id.Node); p == nil || p.Boot != a.id.Boot || a.mayStart(ref, p.Requesters) {
+			return nil, nil
+		}
+		c = c.clone()
+		if !c.inquiry(a.id.Node, false, "its hold ended before it was confirmed", time.Now().UTC()) {
+			return nil, nil
+		}
+		return &plan{edits: []edit{{ref, c, lockFor(c)}}}, nil
+	})
+	return err
+}
+
 func lockFor(c *Claim) lockEdit {
 	if c.State == Locked {
 		return lockKeep
@@ -279,7 +304,10 @@ func (a *Allocator) strangers(ctx context.Context, used idset.Set) {
 	found := map[Ref]stranger{}
 	a.mirror.read(func(v *view) {
 		for name, p := range v.pools {
-			space := p.Val.Space(a.id.Node)
+			if !p.ofUIDs() {
+				continue
+			}
+			space := p.space(a.id.Node)
 			for id := range used.Intersect(p.ids).All() {
 				ref := Ref{space, id - id%p.Val.Block}
 				if !p.firsts.Contains(ref.ID) {

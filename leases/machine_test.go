@@ -48,6 +48,8 @@ func (m *machine) Suspect(id uint32) bool {
 	return m.suspect && m.procs[id]
 }
 
+func (m *machine) Alive(r Requester) bool { return m.MayStart(0, r) }
+
 func (m *machine) MayStart(_ uint32, r Requester) bool {
 	if r.Hold == HoldTTL {
 		return BootTime() < time.Duration(r.Deadline)

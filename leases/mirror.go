@@ -65,6 +65,12 @@ func (m *Mirror) keepClocks(old *view) {
 			}
 		}
 	}
+	for name, d := range m.documents {
+		if was, ok := old.documents[name]; ok && was.ModRev == d.ModRev {
+			d.Since = was.Since
+			m.documents[name] = d
+		}
+	}
 	for key := range m.over {
 		if since, ok := old.over[key]; ok && m.records[key].ModRev == old.records[key].ModRev {
 			m.over[key] = since
@@ -207,13 +213,9 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 		m.lastSeen[key.Name] = time.Now()
 		return into(m.proofs, key.Name, kv, decodeProof)
 	case cluster.KindUIDPool:
-		pool, err := decodePool(kv.Value)
-		if err != nil {
-			delete(m.pools, key.Name)
-			return err
-		}
-		m.pools[key.Name] = poolEntry{stored(pool, kv), pool.IDs(), pool.Firsts()}
-		return nil
+		return m.putPool(key.Name, kv)
+	case cluster.KindVLANInventory:
+		return m.putPool(VLANPool(key.Name), kv)
 	case cluster.KindClaim:
 		return m.putClaim(Ref{key.Space, key.ID}, kv)
 	case cluster.KindLock:
@@ -224,10 +226,32 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 	case cluster.KindReaper:
 		m.reaper = string(kv.Value)
 		return nil
-	case cluster.KindVLANInventory, cluster.KindService, cluster.KindServiceLock:
+	case cluster.KindService:
+		m.documents[key.Name] = Document{Name: key.Name, Raw: kv.Value, ModRev: kv.ModRev, Since: m.sinceOf(key.Name, kv.ModRev)}
+		return nil
+	case cluster.KindServiceLock:
+		m.documentLocks[key.Name] = string(kv.Value)
 		return nil
 	}
 	return problem.New(problem.CodeInvalid, "key %s is none of this version's", kv.Key)
+}
+
+func (m *Mirror) putPool(name string, kv cluster.KV) error {
+	pool, err := decodePool(name, kv.Value)
+	if err != nil {
+		delete(m.pools, name)
+		return err
+	}
+	m.pools[name] = newPoolEntry(name, stored(pool, kv))
+	return nil
+}
+
+// sinceOf is when this mirror first saw a document at this revision.
+func (m *Mirror) sinceOf(name string, rev int64) time.Time {
+	if d, ok := m.documents[name]; ok && d.ModRev == rev {
+		return d.Since
+	}
+	return time.Now()
 }
 
 func (m *Mirror) putClaim(ref Ref, kv cluster.KV) error {
@@ -314,6 +338,12 @@ func (m *Mirror) delete(k string) {
 		delete(m.proofs, key.Name)
 	case cluster.KindUIDPool:
 		delete(m.pools, key.Name)
+	case cluster.KindVLANInventory:
+		delete(m.pools, VLANPool(key.Name))
+	case cluster.KindService:
+		delete(m.documents, key.Name)
+	case cluster.KindServiceLock:
+		delete(m.documentLocks, key.Name)
 	case cluster.KindClaim:
 		if set := m.taken[ref.Space]; set != nil {
 			set.Delete(ref.ID)

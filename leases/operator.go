@@ -3,6 +3,8 @@ package leases
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/idpool/idpool/cluster"
@@ -137,7 +139,7 @@ func (a *Allocator) eachPart(ctx context.Context, ids idset.Set, f func(context.
 	outside := ids
 	a.mirror.read(func(v *view) {
 		for _, p := range v.pools {
-			if p.Val.Scope == ScopeCluster && p.Val.Block == 1 {
+			if p.ofUIDs() && p.Val.Scope == ScopeCluster && p.Val.Block == 1 {
 				outside = outside.Remove(p.firsts)
 			}
 		}
@@ -179,10 +181,56 @@ func (a *Allocator) poolOf(ref Ref) string {
 	best := ""
 	a.mirror.read(func(v *view) {
 		for name, p := range v.pools {
-			if p.Val.Space(a.id.Node) == ref.Space && p.firsts.Contains(ref.ID) && (best == "" || name < best) {
+			if p.space(a.id.Node) == ref.Space && p.firsts.Contains(ref.ID) && (best == "" || name < best) {
 				best = name
 			}
 		}
 	})
 	return best
+}
+
+// Import writes claims for ids that are in use without a grant of ours, such as
+// those of a pool file: used, held by caller, with a holder's name each. What has a
+// claim already is left alone, so a second import changes nothing. It tells which
+// are new; progress, if not nil, is told how many are done. One round trip and one
+// commit for each [MaxGroup] ids.
+func (a *Allocator) Import(ctx context.Context, pool string, holders map[uint32]string, caller string, progress func(done int)) (idset.Set, error) {
+	var added idset.Set
+	if _, ok := InventoryOf(pool); !ok {
+		return added, problem.New(problem.CodeInvalid, "pool %s is no VLAN inventory: nothing imported", pool)
+	}
+	if _, err := a.Pool(pool); err != nil {
+		return added, err
+	}
+	ids := slices.Sorted(maps.Keys(holders))
+	for done := 0; done < len(ids); {
+		var refs []Ref
+		for _, id := range ids[done:min(done+MaxGroup, len(ids))] {
+			refs = append(refs, Ref{cluster.Space(pool), id})
+		}
+		short, cancel := a.budget(ctx)
+		var fresh idset.Set
+		_, err := a.update(short, "import", refs, func(s *snap) (*plan, error) {
+			p := &plan{}
+			fresh = idset.Set{}
+			for _, ref := range refs {
+				if s.claims[ref].Val == nil {
+					c := a.ownClaim(Used, pool, 1)
+					c.Nodes, c.Caller, c.Holder = nil, caller, clip(holders[ref.ID])
+					p.edits = append(p.edits, edit{ref, c, lockKeep})
+					fresh.Insert(ref.ID)
+				}
+			}
+			return p, nil
+		})
+		cancel()
+		if err != nil {
+			return added, err
+		}
+		added = added.Add(fresh)
+		if done += len(refs); progress != nil {
+			progress(done)
+		}
+	}
+	return added, nil
 }

@@ -16,6 +16,13 @@ type Want struct {
 	Within *idset.Set
 	// Exact, if not nil, is the one id wanted; Count is 1 then.
 	Exact *uint32
+	// Offset, if not nil, ties the id to that of the request's first want: it is
+	// that number plus Offset. VLANs only; Count is 1 then.
+	Offset *int64
+	// Label is what a refusal, and the answer, call the id: "north_vlan_id".
+	Label string
+	// Key is the id's own allocation key in its claim; "" is the request's.
+	Key string
 }
 
 // picked is a candidate that the mirror suggests.
@@ -24,6 +31,8 @@ type picked struct {
 	pool    string
 	poolRev int64
 	policy  Policy
+	label   string
+	key     string
 }
 
 // pick chooses candidates for all wants and marks them as flying, so that no
@@ -39,12 +48,19 @@ func (a *Allocator) pick(wants []Want) ([]picked, error) {
 	var err error
 	a.mirror.read(func(v *view) {
 		a.landLocked(v.rev)
+		var tied bool
+		if wants, tied, err = a.tie(v, wants); err != nil || !tied {
+			return
+		}
 		named := exacts(v, wants, a.id.Node)
 		for _, w := range wants {
 			var some []picked
 			if some, err = a.pickLocked(v, w, slices.Concat(all, named)); err != nil || some == nil {
-				all = nil
+				all, err = nil, labelled(err, w.Label)
 				return
+			}
+			for i := range some {
+				some[i].label, some[i].key = w.Label, w.Key
 			}
 			all = append(all, some...)
 		}
@@ -60,7 +76,7 @@ func exacts(v *view, wants []Want, node string) []picked {
 	var named []picked
 	for _, w := range wants {
 		if p, ok := v.pools[w.Pool]; ok && w.Exact != nil {
-			named = append(named, picked{ref: Ref{p.Val.Space(node), *w.Exact}})
+			named = append(named, picked{ref: Ref{p.space(node), *w.Exact}})
 		}
 	}
 	return named
@@ -71,13 +87,19 @@ func (a *Allocator) pickLocked(v *view, w Want, already []picked) ([]picked, err
 	if !ok {
 		return nil, unknownPool(v, w.Pool)
 	}
-	space := p.Val.Space(a.id.Node)
+	if o := p.Val.Outside; o != nil {
+		_, bare := tradeOf(w.Pool)
+		return nil, problem.New(problem.CodeInvalid, "inventory %s is kept in file %s on node %s: only services take VLANs from it", bare, o.File, o.On).
+			Advise("as part of a service", "poolctl vlan service create NAME --north %s", bare)
+	}
+	space := p.space(a.id.Node)
 	firsts := p.firsts
 	if w.Within != nil {
 		firsts = firsts.Intersect(*w.Within)
 		if firsts.IsEmpty() {
-			return nil, problem.New(problem.CodeOutsidePool, "pool %s has none of %s (it is %s)", w.Pool, w.Within, clipRanges(p.Val.Ranges)).
-				Advise("look", "poolctl uid pool show %s", w.Pool)
+			t, bare := tradeOf(w.Pool)
+			return nil, problem.New(problem.CodeOutsidePool, "%s %s has none of %s (it is %s)", t.pool, bare, w.Within, clipRanges(p.Val.Ranges)).
+				Advise("look", "%s %s", t.show, bare)
 		}
 	}
 	if w.Exact != nil {
@@ -97,7 +119,7 @@ func (a *Allocator) pickLocked(v *view, w Want, already []picked) ([]picked, err
 		if !ok {
 			return nil, nil
 		}
-		some = append(some, picked{Ref{space, id}, w.Pool, p.ModRev, p.Val.Policy})
+		some = append(some, picked{ref: Ref{space, id}, pool: w.Pool, poolRev: p.ModRev, policy: p.Val.Policy})
 	}
 	return some, nil
 }
@@ -106,8 +128,10 @@ func (a *Allocator) pickLocked(v *view, w Want, already []picked) ([]picked, err
 func (a *Allocator) pickExact(v *view, w Want, p poolEntry, space cluster.Space) ([]picked, error) {
 	ref := Ref{space, *w.Exact}
 	if !p.firsts.Contains(ref.ID) {
-		return nil, problem.New(problem.CodeOutsidePool, "uid %d is not in pool %s (%s)", ref.ID, w.Pool, clipRanges(p.Val.Ranges)).
-			Advise("look", "poolctl uid pool show %s", w.Pool)
+		return nil, outsidePool(p, ref.ID)
+	}
+	if w.Within != nil && !w.Within.Contains(ref.ID) {
+		return nil, problem.New(problem.CodeInvalid, "%s is asked for, and excluded by the same request", label(ref))
 	}
 	if c, ok := v.claims[ref]; ok {
 		return nil, heldBy(ref, c.Val)
@@ -115,7 +139,7 @@ func (a *Allocator) pickExact(v *view, w Want, p poolEntry, space cluster.Space)
 	if _, flying := a.flying[ref]; flying || v.takenIn(space).Contains(ref.ID) {
 		return nil, nil
 	}
-	return []picked{{ref, w.Pool, p.ModRev, p.Val.Policy}}, nil
+	return []picked{{ref: ref, pool: w.Pool, poolRev: p.ModRev, policy: p.Val.Policy}}, nil
 }
 
 // randomTries is how often a random pick may hit an id that flies before the
@@ -194,41 +218,4 @@ func (a *Allocator) airborne(spaces []cluster.Space, rev int64) (bool, <-chan st
 		}
 	}
 	return false, a.landed
-}
-
-// heldBy is the refusal of an id that has a claim.
-func heldBy(ref Ref, c *Claim) *problem.Error {
-	since := c.Since
-	h := problem.Holder{Caller: c.Caller, Holder: c.Holder, Nodes: c.NodeNames(), Since: &since, State: c.State.String()}
-	e := problem.New(problem.CodeHeld, "%s is %s: %s", label(ref), c.State, h)
-	if c.Reason != "" {
-		e.Note("%s", c.Reason)
-	}
-	return e.By(h).Advise("look", "poolctl uid show %d", ref.ID)
-}
-
-// label is how messages name an id.
-func label(ref Ref) string {
-	if inv, ok := ref.Space.Inventory(); ok {
-		return "vlan " + inv + "/" + u32(ref.ID)
-	}
-	if node, ok := ref.Space.Node(); ok {
-		return "uid " + u32(ref.ID) + " of node " + node
-	}
-	return "uid " + u32(ref.ID)
-}
-
-func unknownPool(v *view, name string) error {
-	if len(v.pools) == 0 {
-		return problem.New(problem.CodeNotFound, "there is no pool %s, and no other", name).Advise("make one", "poolctl uid pool set %s 70000-79999", name)
-	}
-	names := make([]string, 0, len(v.pools))
-	for n := range v.pools {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	if len(names) > 20 {
-		names = append(names[:20], "…")
-	}
-	return problem.New(problem.CodeNotFound, "there is no pool %s; pools: %s", name, join(names)).Advise("look", "poolctl uid pool list")
 }

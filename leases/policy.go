@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/idpool/idpool/cluster"
-	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -154,62 +152,6 @@ func (p Policy) Validate() error {
 		return bad("scan-age", p.ScanAge, "a duration from 0 to 1m")
 	case p.Block < 1 || p.Block > 1<<24 || p.Block&(p.Block-1) != 0:
 		return bad("block", p.Block, "a power of two from 1 to 16777216")
-	}
-	return nil
-}
-
-// Pool is a named set of ranges in a space, with its policy.
-type Pool struct {
-	V       int       `json:"v"`
-	Ranges  idset.Set `json:"ranges"`
-	Exclude idset.Set `json:"exclude"`
-	Policy
-	Since time.Time `json:"since"`
-	Write string    `json:"w"`
-}
-
-func decodePool(data []byte) (*Pool, error) {
-	p := Pool{Policy: DefaultPolicy()}
-	if err := cluster.Decode(data, format, &p); err != nil {
-		return nil, err
-	}
-	if err := p.Policy.Validate(); err != nil {
-		return nil, err
-	}
-	return &p, nil
-}
-
-// IDs are the ids that may be granted: ranges less exclusions.
-func (p *Pool) IDs() idset.Set { return p.Ranges.Remove(p.Exclude) }
-
-// Firsts are the ids that claims stand under: IDs itself, or with a block size
-// the first id of every whole block.
-func (p *Pool) Firsts() idset.Set { return p.IDs().Blocks(p.Block) }
-
-// Space is the space of a uid pool for a node's requests.
-func (p *Pool) Space(node string) cluster.Space {
-	if p.Scope == ScopeNode {
-		return cluster.NodeSpace(node)
-	}
-	return cluster.SpaceUID
-}
-
-// clash tells why two pools that share ids cannot live side by side (rule 22),
-// nil if they can.
-func clash(name string, p *Pool, otherName string, o *Pool) error {
-	shared := p.IDs().Intersect(o.IDs())
-	if shared.IsEmpty() {
-		return nil
-	}
-	for r := range shared.Ranges() {
-		switch {
-		case p.Scope != o.Scope || p.Scope == ScopeNode:
-			return problem.New(problem.CodeInvalid, "pool %s (scope %s) shares %s with pool %s (scope %s): only cluster-scoped pools may overlap", name, p.Scope, r, otherName, o.Scope)
-		case p.Block != o.Block:
-			return problem.New(problem.CodeInvalid, "pool %s (block %d) shares %s with pool %s (block %d): pools that overlap must agree on block", name, p.Block, r, otherName, o.Block)
-		case p.Block != 1:
-			return problem.New(problem.CodeInvalid, "pool %s shares %s with pool %s: only pools of single ids may overlap", name, r, otherName)
-		}
 	}
 	return nil
 }

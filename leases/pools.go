@@ -25,11 +25,20 @@ type PoolInfo struct {
 }
 
 // Pools lists the uid pools by name.
-func (a *Allocator) Pools() []PoolInfo {
+func (a *Allocator) Pools() []PoolInfo { return a.poolsOf(poolEntry.ofUIDs) }
+
+// Inventories lists the VLAN inventories by name, which is [VLANPool]'s.
+func (a *Allocator) Inventories() []PoolInfo {
+	return a.poolsOf(func(p poolEntry) bool { return !p.ofUIDs() })
+}
+
+func (a *Allocator) poolsOf(kind func(poolEntry) bool) []PoolInfo {
 	var all []PoolInfo
 	a.mirror.read(func(v *view) {
 		for name, p := range v.pools {
-			all = append(all, a.info(v, name, p))
+			if kind(p) {
+				all = append(all, a.info(v, name, p))
+			}
 		}
 	})
 	slices.SortFunc(all, func(x, y PoolInfo) int { return compareStrings(x.Name, y.Name) })
@@ -73,7 +82,7 @@ type tallyWait struct {
 // tally counts under the mirror's lock: it costs what the pool's claims cost, not
 // what its ranges do.
 func (a *Allocator) tally(v *view, p poolEntry, w Want) tally {
-	space := p.Val.Space(a.id.Node)
+	space := p.space(a.id.Node)
 	firsts := p.firsts
 	if w.Within != nil {
 		firsts = firsts.Intersect(*w.Within)
@@ -140,8 +149,8 @@ func (v *view) seen(node string) *time.Time {
 // transaction (rule 22). It tells whether the pool is new; with dry it writes
 // nothing. One round trip and one commit.
 func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit func(p *Pool, exists bool) error) (PoolInfo, bool, error) {
-	if err := cluster.ValidName(name); err != nil {
-		return PoolInfo{}, false, err
+	if _, bare := tradeOf(name); cluster.ValidName(bare) != nil {
+		return PoolInfo{}, false, cluster.ValidName(bare)
 	}
 	ctx, cancel := a.budget(ctx)
 	defer cancel()
@@ -157,11 +166,11 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 			return a.preview(name, p, old.ModRev), created, nil
 		}
 		p.Write, p.Since = shortToken(), time.Now().UTC()
-		key := a.keys.UIDPool(name)
+		key := poolKey(a.keys, name)
 		a.fault("pool:before")
 		cmps := []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", index)}
 		if !created && (p.Scope != old.Val.Scope || p.Block != old.Val.Block) {
-			cmps = append(cmps, a.unwritten(old.Val, rev)) // they rest on nobody holding an id
+			cmps = append(cmps, a.unwritten(name, old.Val, rev)) // they rest on nobody holding an id
 		}
 		r := a.batch.submit(ctx, &child{
 			alone: true,
@@ -177,7 +186,7 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 			return a.preview(name, p, r.revision), created, nil
 		}
 		if ctx.Err() != nil {
-			return PoolInfo{}, false, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "pool %s not stored: the pools kept changing", name)
+			return PoolInfo{}, false, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "%s not stored: the pools kept changing", name)
 		}
 	}
 }
@@ -186,18 +195,23 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool, old Stored[Pool], index int64, err error) {
 	a.mirror.read(func(v *view) {
 		old, index = v.pools[name].Stored, v.index
-		next := Pool{V: format, Policy: DefaultPolicy()}
+		next := Pool{V: format, Policy: defaultsOf(name)}
 		if old.Val != nil {
 			next = *old.Val
 		}
 		if err = edit(&next, old.Val != nil); err != nil {
 			return
 		}
-		if err = next.Policy.Validate(); err != nil {
+		if err = next.check(name); err != nil {
 			return
 		}
+		if old.Val != nil && (old.Val.Outside == nil) != (next.Outside == nil) {
+			if err = a.holdersOf(v, name, "not stored"); err != nil {
+				return
+			}
+		}
 		for other, o := range v.pools {
-			if other != name {
+			if other != name && o.ofUIDs() && (poolEntry{name: name}).ofUIDs() {
 				if err = clash(name, &next, other, o.Val); err != nil {
 					return
 				}
@@ -222,6 +236,9 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 // ids would have two holders.
 func misfit(v *view, name string, p *Pool) error {
 	ids := p.IDs()
+	if _, vlans := InventoryOf(name); vlans {
+		return nil // a space of its own
+	}
 	for ref, c := range v.claims {
 		_, scoped := ref.Space.Node()
 		if ref.Space != cluster.SpaceUID && !scoped {
@@ -254,13 +271,14 @@ func (a *Allocator) claimsOf(v *view, pool string) int {
 }
 
 func samePool(a, b *Pool) bool {
-	return a.Ranges.Equal(b.Ranges) && a.Exclude.Equal(b.Exclude) && a.Policy == b.Policy
+	same := a.Outside == b.Outside || (a.Outside != nil && b.Outside != nil && *a.Outside == *b.Outside)
+	return same && a.Ranges.Equal(b.Ranges) && a.Exclude.Equal(b.Exclude) && a.Policy == b.Policy
 }
 
 func (a *Allocator) preview(name string, p *Pool, rev int64) PoolInfo {
 	var info PoolInfo
 	a.mirror.read(func(v *view) {
-		info = a.info(v, name, poolEntry{Stored[Pool]{Val: p, ModRev: rev}, p.IDs(), p.Firsts()})
+		info = a.info(v, name, newPoolEntry(name, Stored[Pool]{Val: p, ModRev: rev}))
 	})
 	return info
 }
@@ -284,13 +302,13 @@ func (a *Allocator) DeletePool(ctx context.Context, name string) error {
 				err = unknownPool(v, name)
 				return
 			}
-			if err = a.holdersOf(v, name); err != nil {
+			if err = a.holdersOf(v, name, "not deleted"); err != nil {
 				return
 			}
-			key := a.keys.UIDPool(name)
+			key := poolKey(a.keys, name)
 			c = &child{
 				alone: true,
-				cmps:  []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", v.index), a.unwritten(old.Val, v.rev)},
+				cmps:  []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", v.index), a.unwritten(name, old.Val, v.rev)},
 				puts:  []put{{key: key}, {key: a.keys.PoolIndex(), value: cluster.Encode(map[string]any{"v": format, "w": shortToken()})}},
 				gets:  []string{key, a.keys.PoolIndex()},
 			}
@@ -307,16 +325,20 @@ func (a *Allocator) DeletePool(ctx context.Context, name string) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "pool %s not deleted: its ids kept changing", name)
+			return problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "%s not deleted: its ids kept changing", name)
 		}
 	}
 }
 
 // unwritten compares that no claim which a pool could have made was written after
 // rev.
-func (a *Allocator) unwritten(p *Pool, rev int64) clientv3.Cmp {
-	from, end := a.keys.ClaimsPrefix(), clientv3.GetPrefixRangeEnd(a.keys.ClaimsPrefix())
-	if lo, ok := p.Ranges.Min(); ok && p.Scope == ScopeCluster {
+func (a *Allocator) unwritten(name string, p *Pool, rev int64) clientv3.Cmp {
+	reach := a.keys.ClaimsPrefix()
+	if _, vlans := InventoryOf(name); vlans {
+		reach = a.keys.ClaimsIn(cluster.Space(name))
+	}
+	from, end := reach, clientv3.GetPrefixRangeEnd(reach)
+	if lo, ok := p.Ranges.Min(); ok && p.Scope == ScopeCluster && reach == a.keys.ClaimsPrefix() {
 		hi, _ := p.Ranges.Max()
 		from, end = a.keys.Claim(cluster.SpaceUID, lo), a.keys.Claim(cluster.SpaceUID, hi)+"\x00"
 	}
@@ -324,7 +346,7 @@ func (a *Allocator) unwritten(p *Pool, rev int64) clientv3.Cmp {
 }
 
 // holdersOf refuses while claims are of the pool, and names some of them.
-func (a *Allocator) holdersOf(v *view, name string) error {
+func (a *Allocator) holdersOf(v *view, name, not string) error {
 	var refs []Ref
 	for ref, c := range v.claims {
 		if c.Val.Pool == name {
@@ -335,7 +357,8 @@ func (a *Allocator) holdersOf(v *view, name string) error {
 		return nil
 	}
 	slices.SortFunc(refs, Ref.compare)
-	e := problem.New(problem.CodeHeld, "pool %s not deleted: %d of its uids are held", name, len(refs))
+	t, bare := tradeOf(name)
+	e := problem.New(problem.CodeHeld, "%s %s %s: %d of its %s are held", t.pool, bare, not, len(refs), t.ids)
 	for i, ref := range refs {
 		if i == 5 {
 			e.Note("and %d more", len(refs)-i)
@@ -344,6 +367,9 @@ func (a *Allocator) holdersOf(v *view, name string) error {
 		c := v.claims[ref].Val
 		since := c.Since
 		e.Note("%d: %s", ref.ID, problem.Holder{Caller: c.Caller, Holder: c.Holder, Nodes: c.NodeNames(), State: c.State.String(), Since: &since})
+	}
+	if !(poolEntry{name: name}).ofUIDs() {
+		return e.Advise("look", "poolctl vlan list %s", bare).Advise("let no more out meanwhile", "poolctl vlan inventory set %s \"\"", bare)
 	}
 	return e.Advise("look", "poolctl uid list --pool %s", name).Advise("let no more out meanwhile", "poolctl uid pool set %s \"\"", name)
 }

@@ -82,8 +82,8 @@ func (a *Allocator) claimInfo(v *view, ref Ref, nodes []witness, live bool) Clai
 	c := v.claims[ref]
 	info := ClaimInfo{Ref: ref, Claim: c.Val, ModRev: c.ModRev, InEtcd: live}
 	for name, p := range v.pools {
-		space := p.Val.Space(a.id.Node)
-		if _, scoped := ref.Space.Node(); scoped && p.Val.Scope == ScopeNode {
+		space := p.space(a.id.Node)
+		if _, scoped := ref.Space.Node(); scoped && p.ofUIDs() && p.Val.Scope == ScopeNode {
 			space = ref.Space
 		}
 		if space == ref.Space && p.firsts.Contains(ref.ID) {
@@ -115,7 +115,8 @@ type Overview struct {
 	Meta       cluster.Meta
 	Revision   int64
 	Stale      error
-	Counts     map[string]uint64
+	Counts     map[string]uint64 // uids by state
+	VLANs      map[string]uint64 // VLANs by state
 	Unreadable []string
 	Reaper     string
 	NoProof    string
@@ -124,7 +125,7 @@ type Overview struct {
 // Overview reads the mirror.
 func (a *Allocator) Overview() Overview {
 	rev, stale := a.mirror.Revision()
-	o := Overview{Revision: rev, Stale: stale, Counts: map[string]uint64{}, NoProof: a.session.noProofNow()}
+	o := Overview{Revision: rev, Stale: stale, Counts: map[string]uint64{}, VLANs: map[string]uint64{}, NoProof: a.session.noProofNow()}
 	for _, s := range States()[1:] {
 		o.Counts[s.String()] = 0
 	}
@@ -132,8 +133,12 @@ func (a *Allocator) Overview() Overview {
 		if v.meta.Val != nil {
 			o.Meta = *v.meta.Val
 		}
-		for _, c := range v.claims {
-			o.Counts[c.Val.State.String()]++
+		for ref, c := range v.claims {
+			if ref.vlan() {
+				o.VLANs[c.Val.State.String()]++
+			} else {
+				o.Counts[c.Val.State.String()]++
+			}
 		}
 		for key := range v.unreadable {
 			o.Unreadable = append(o.Unreadable, key)
@@ -156,3 +161,41 @@ func (a *Allocator) Taken(space cluster.Space) idset.Set {
 func (a *Allocator) WaitFor(ctx context.Context, ref Ref, cond func(*Claim) bool) error {
 	return a.mirror.wait(ctx, func(v *view) bool { return cond(v.claims[ref].Val) })
 }
+
+// Elected tells whether this node does what no other node is named for: it has
+// the reaper's lock, and a live session.
+func (a *Allocator) Elected() bool {
+	elected := false
+	a.mirror.read(func(v *view) { elected = v.reaper == a.id.Node })
+	_, live := a.session.Live()
+	return elected && live
+}
+
+// NodeUp tells whether a node is up, and which boot it registered with.
+func (a *Allocator) NodeUp(name string) (boot string, up bool) {
+	a.mirror.read(func(v *view) {
+		if n := v.nodes[name].Val; n != nil {
+			boot = n.Boot
+		}
+		_, up = v.alive[name]
+	})
+	return boot, up
+}
+
+// Boot is the boot identity of this node.
+func (a *Allocator) Boot() string { return a.id.Boot }
+
+// LiveRequester tells whether a requester of this boot still is there: a TTL
+// before its deadline, a process hold while that very process lives.
+func (a *Allocator) LiveRequester(r Requester) bool {
+	switch r.Hold {
+	case HoldTTL:
+		return int64(BootTime()) < r.Deadline
+	case HoldPID:
+		return a.prover.Alive(r)
+	}
+	return false
+}
+
+// Fault is a named point at which a test kills the process; else it does nothing.
+func (a *Allocator) Fault(point string) { a.fault(point) }

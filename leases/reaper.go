@@ -75,7 +75,7 @@ func (a *Allocator) duties() duties {
 		nodes := v.witnesses()
 		for ref := range v.quarantined {
 			c := v.claims[ref]
-			if a.frees(v, c.Val, elected) && v.unreadable[a.keys.UIDPool(c.Val.Pool)] == nil && v.cooling(ref, c.Val) == 0 && len(v.weigh(ref, c).waits(nodes)) == 0 {
+			if a.frees(v, c.Val, elected) && v.unreadable[poolKey(a.keys, c.Val.Pool)] == nil && v.cooling(ref, c.Val) == 0 && len(v.weigh(ref, c).waits(nodes)) == 0 {
 				d.free = append(d.free, ref)
 				d.weighed[ref] = c.ModRev
 			}

@@ -18,6 +18,12 @@ type Ref struct {
 // String prints space and id the way keys do: "uid/70012".
 func (r Ref) String() string { return fmt.Sprintf("%s/%d", r.Space, r.ID) }
 
+// vlan tells whether it is a VLAN: no process runs under it, and no node proves it.
+func (r Ref) vlan() bool {
+	_, ok := r.Space.Inventory()
+	return ok
+}
+
 func (r Ref) compare(o Ref) int {
 	if r.Space != o.Space {
 		if r.Space < o.Space {

@@ -29,12 +29,9 @@ type view struct {
 	mine        map[Ref]struct{}     // claims that name this node
 	unreadable  map[string]error
 	lastSeen    map[string]time.Time
-}
-
-// poolEntry is a pool with what is computed from it once a change.
-type poolEntry struct {
-	Stored[Pool]
-	ids, firsts idset.Set
+	// Of other trades' records, by name: what stands there, and who works on it.
+	documents     map[string]Document
+	documentLocks map[string]string
 }
 
 func newView() view {
@@ -43,7 +40,7 @@ func newView() view {
 		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]int64{},
 		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
 		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{},
-		lastSeen: map[string]time.Time{},
+		lastSeen: map[string]time.Time{}, documents: map[string]Document{}, documentLocks: map[string]string{},
 	}
 }
 

@@ -30,6 +30,8 @@ var (
 	ErrKeyEnded = errors.New("the grant of this allocation key has ended")
 	// ErrLockLost is returned when a grant ended before it was confirmed.
 	ErrLockLost = errors.New("lock lost")
+	// ErrCompensated is returned when a service's VLANs were given back before the caller came to an end.
+	ErrCompensated = errors.New("compensated")
 	// ErrNotRunning is returned when a confirm finds no process under the uid.
 	ErrNotRunning = errors.New("no process runs under the uid")
 	// ErrFenced is returned when this node's identity is fenced, or used by another agent.
@@ -66,6 +68,7 @@ const (
 	CodeKeyConflict          Code = "key_conflict"
 	CodeKeyEnded             Code = "key_ended"
 	CodeLockLost             Code = "lock_lost"
+	CodeCompensated          Code = "compensated"
 	CodeNotRunning           Code = "not_running"
 	CodeFenced               Code = "fenced"
 	CodeFrozen               Code = "frozen"
@@ -93,6 +96,7 @@ var facts = map[Code]struct {
 	CodeKeyConflict:          {ErrKeyConflict, 422, 3},
 	CodeKeyEnded:             {ErrKeyEnded, 409, 3},
 	CodeLockLost:             {ErrLockLost, 412, 3},
+	CodeCompensated:          {ErrCompensated, 409, 3},
 	CodeNotRunning:           {ErrNotRunning, 409, 3},
 	CodeFenced:               {ErrFenced, 503, 5},
 	CodeFrozen:               {ErrFrozen, 503, 5},
@@ -195,6 +199,8 @@ type Error struct {
 	WaitsFor []WaitsFor
 	// Counts are ids by state, where the refusal is about a pool.
 	Counts map[string]uint64
+	// Attribute names the part of a request that was refused, "" if there is only one.
+	Attribute string
 	// Revision is the etcd revision the refusal is true at, 0 if none.
 	Revision int64
 	// Cause is what lies beneath, if anything; it is not sent over the wire.

@@ -91,6 +91,12 @@ func (p *Prover) MayStart(id uint32, r leases.Requester) bool {
 	return false
 }
 
+// Alive implements [leases.Prover].
+func (p *Prover) Alive(r leases.Requester) bool {
+	alive, err := ProcessRef{PID: r.PID, Start: r.Start, PIDNS: r.PIDNS, Session: r.Session}.Alive()
+	return alive || err != nil
+}
+
 func (p *Prover) leftBehind(id uint32, ref ProcessRef, since uint64) bool {
 	q := sessionSince{ref.Session, since, id}
 	p.mu.Lock()
