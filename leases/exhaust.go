@@ -184,7 +184,9 @@ func (a *Allocator) refusal(wants []Want) *problem.Error {
 					return
 				}
 			}
-			if !a.free(v, []Want{w}) {
+			single := w
+			single.Offset = nil
+			if !a.free(v, []Want{single}) {
 				out = a.exhaustion(v, w, p)
 				return
 			}

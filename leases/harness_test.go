@@ -208,6 +208,7 @@ func (a *agent) janitorRound() {
 	c := a.chores()
 	a.each(ctx, c.sweep, a.sweepBoot)
 	a.each(ctx, c.relock, a.relock)
+	a.each(ctx, c.lapse, a.lapse)
 	a.inspect(ctx, c, true)
 }
 
