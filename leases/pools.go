@@ -24,6 +24,11 @@ type PoolInfo struct {
 	Low    bool
 }
 
+// Space is the space of the pool's ids for a node's requests.
+func (p PoolInfo) Space(node string) cluster.Space {
+	return poolEntry{name: p.Name, Stored: Stored[Pool]{Val: &p.Pool}}.space(node)
+}
+
 // Pools lists the uid pools by name.
 func (a *Allocator) Pools() []PoolInfo { return a.poolsOf(poolEntry.ofUIDs) }
 
