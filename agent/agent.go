@@ -17,6 +17,7 @@ import (
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
 	"github.com/idpool/idpool/uidpool"
+	"github.com/idpool/idpool/vlan"
 )
 
 // leaveTimeout bounds the try to leave the cluster at a clean stop.
@@ -52,6 +53,7 @@ type core struct {
 	engine *leases.Allocator
 	uids   *uidpool.Allocator
 	prover *uidpool.Prover
+	vlans  *vlan.Allocator
 }
 
 // New prepares an agent: it checks the configuration and finds the groups;

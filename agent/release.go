@@ -116,6 +116,9 @@ func (s *server) releaseMany(ctx context.Context, who caller, in *releaseManyIn)
 	if problem.CodeOf(err) == problem.CodeKeyEnded {
 		return nothing(), nil
 	}
+	if err == nil {
+		err = onlyUIDs(refs, in.Key)
+	}
 	if err != nil {
 		return nil, err
 	}

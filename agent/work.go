@@ -17,6 +17,7 @@ import (
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
 	"github.com/idpool/idpool/uidpool"
+	"github.com/idpool/idpool/vlan"
 )
 
 // embedTimeout bounds the start of the embedded server.
@@ -165,15 +166,22 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 		return err
 	}
 	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.cfg.ScanEvery, Fault: a.cfg.Fault})
-	c := &core{client, e, uidpool.NewAllocator(e, prover), prover}
+	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log})}
 	a.set(c)
 	ended := make(chan struct{})
+	run, stop := context.WithCancel(ctx)
+	defer stop()
 	var g errgroup.Group
 	g.Go(func() error {
 		defer close(ended)
-		err := e.Run(ctx)
+		defer stop() // services end with the engine they stand on
+		err := e.Run(run)
 		a.drop(err)
 		return err
+	})
+	g.Go(func() error {
+		defer stop()
+		return c.vlans.Run(run)
 	})
 	g.Go(func() error {
 		select {

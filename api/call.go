@@ -42,6 +42,8 @@ type call struct {
 	key string
 	// grants tells that a repetition without a key could grant twice.
 	grants bool
+	// repeats tells that sent twice it is as sent once, without a key too.
+	repeats bool
 	// wait is how long the agent was asked to take.
 	wait time.Duration
 }
@@ -49,11 +51,11 @@ type call struct {
 func (q call) mutating() bool { return q.method != http.MethodGet }
 
 // do sends the call and decodes its answer into out (nil: none is wanted).
-// status is the answer's, 0 without one. A call with a key whose answer was
-// lost is sent once more: the key makes both the same request.
+// status is the answer's, 0 without one. A call with a key, or that repeats,
+// whose answer was lost is sent once more: both are the same request.
 func (c *Client) do(ctx context.Context, q call, out any) (status int, err error) {
 	status, err = c.once(ctx, q, out)
-	if q.key != "" && status == 0 && errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
+	if (q.key != "" || q.repeats) && status == 0 && errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
 		return c.once(ctx, q, out)
 	}
 	return status, err

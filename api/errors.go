@@ -23,6 +23,7 @@ var (
 	ErrKeyConflict          = problem.ErrKeyConflict
 	ErrKeyEnded             = problem.ErrKeyEnded
 	ErrLockLost             = problem.ErrLockLost
+	ErrCompensated          = problem.ErrCompensated
 	ErrNotRunning           = problem.ErrNotRunning
 	ErrFenced               = problem.ErrFenced
 	ErrFrozen               = problem.ErrFrozen
@@ -55,6 +56,7 @@ func NewProblemBody(err error) ProblemBody {
 		body.Holder = p.Holder
 		body.WaitsFor = p.WaitsFor
 		body.Counts = p.Counts
+		body.Attribute = p.Attribute
 		body.Revision = p.Revision
 		body.Try = p.Try
 	}
@@ -65,7 +67,7 @@ func NewProblemBody(err error) ProblemBody {
 func (b ProblemBody) Err() *problem.Error {
 	return &problem.Error{
 		Code: b.Code, Detail: b.Detail, Notes: b.Notes, Try: b.Try, Holder: b.Holder,
-		WaitsFor: b.WaitsFor, Counts: b.Counts, Revision: b.Revision,
+		WaitsFor: b.WaitsFor, Counts: b.Counts, Attribute: b.Attribute, Revision: b.Revision,
 	}
 }
 

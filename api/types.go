@@ -275,6 +275,8 @@ type ProblemBody struct {
 	Holder   *problem.Holder    `json:"holder,omitempty"`
 	WaitsFor []problem.WaitsFor `json:"waits_for,omitempty"`
 	Counts   map[string]uint64  `json:"counts,omitempty"`
-	Revision int64              `json:"revision,omitempty"`
-	Try      []problem.Advice   `json:"try,omitempty"`
+	// Attribute is the part of a request that was refused, "" if it has one only.
+	Attribute string           `json:"attribute,omitempty"`
+	Revision  int64            `json:"revision,omitempty"`
+	Try       []problem.Advice `json:"try,omitempty"`
 }

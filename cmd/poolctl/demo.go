@@ -28,12 +28,14 @@ func newDemoCmd(f *Factory) *cobra.Command {
 		Short: "A tour on an embedded etcd; needs nothing and leaves nothing",
 		Long: `Start an etcd and three agents in a temporary directory, as three nodes would run
 them, and show the life of a uid: granted, under a process, through the death of
-its requester and of its agent, released, proven unused, free. Everything it starts
-it stops, and it removes the directory. As root it really switches uids.`,
+its requester and of its agent, released, proven unused, free; and of a pair of
+VLANs: granted together, refused together, given back when provisioning fails or its
+program is killed. Everything it starts it stops, and it removes the directory. As
+root it really switches uids.`,
 		Args: cobra.NoArgs,
 		RunE: runs(func(ctx context.Context, _ []string) error { return runDemo(ctx, f.Streams) }),
 	}
-	cmd.AddCommand(newDemoAgentCmd(), newDemoRequesterCmd(f))
+	cmd.AddCommand(newDemoAgentCmd(), newDemoRequesterCmd(f), newDemoProvisionerCmd(f))
 	return cmd
 }
 
@@ -104,7 +106,7 @@ func runDemo(ctx context.Context, s Streams) (err error) {
 			err = errors.Join(err, e)
 		}
 	}()
-	d.say("idpool: uids that a whole cluster agrees on. One etcd and three agents are started in")
+	d.say("idpool: uids and VLANs that a whole cluster agrees on. One etcd and three agents are started in")
 	d.say("%s, as on three nodes; nothing else is touched.", dir)
 	if os.Getuid() != 0 {
 		d.say("You are not root, so no process can switch its uid; the tour says where it would.")
@@ -113,7 +115,8 @@ func runDemo(ctx context.Context, s Streams) (err error) {
 	if err := d.up(ctx); err != nil {
 		return err
 	}
-	for _, step := range []func(context.Context) error{d.pool, d.requests, d.process, d.requesterDies, d.agentDies, d.exhausted, d.release, d.summary} {
+	for _, step := range []func(context.Context) error{d.pool, d.requests, d.process, d.requesterDies, d.agentDies, d.exhausted, d.release,
+		d.inventories, d.pair, d.southExhausted, d.provisioningFails, d.coordinatorDies, d.deletion, d.summary} {
 		if err := step(ctx); err != nil {
 			d.logs()
 			return err

@@ -269,7 +269,8 @@ func (d *demo) summary(ctx context.Context) error {
 		}
 	}
 	d.say("\nThat was: a pool, requests from three nodes, a process, a dead requester, a dead agent, an")
-	d.say("empty pool, a release with proof. etcd is at revision %d and holds %d claims; %.1f s.", st.Revision, left, time.Since(d.began).Seconds())
+	d.say("empty pool, a release with proof; pairs of VLANs, an empty south, a failure, a dead program, a")
+	d.say("deletion. etcd is at revision %d and holds %d claims; %.1f s.", st.Revision, left, time.Since(d.began).Seconds())
 	for _, note := range d.notes {
 		d.say("Note: %s.", note)
 	}

@@ -95,44 +95,7 @@ func TestKillAtEveryPoint(t *testing.T) {
 		}
 	}
 	for _, point := range points {
-		t.Run(point, func(t *testing.T) {
-			outer := w.t
-			w.t = t
-			defer func() { w.t = outer }()
-			n.start("IDPOOL_FAULT=" + point)
-			died := false
-			revive := func() {
-				select {
-				case <-n.exited:
-					died = true
-					n.cmd = nil
-					n.start()
-				default:
-				}
-			}
-			again := func() {
-				w.eventually("agent is ready", 30*time.Second, func(ctx context.Context) error {
-					revive()
-					st, err := n.client.Status(ctx)
-					if err == nil && !st.Ready {
-						err = fmt.Errorf("not ready: %v", st.NotReady)
-					}
-					return err
-				})
-			}
-			again()
-			life(t, n, "key of "+point, again)
-			// Points of the background come after the release.
-			w.eventually("the agent died at "+point, 30*time.Second, func(context.Context) error {
-				if revive(); !died {
-					return errors.New("it lives")
-				}
-				return nil
-			})
-			n.ready()
-			w.quiet(time.Minute)
-			n.kill()
-		})
+		n.killedAt(t, point, func(t *testing.T, again func()) { life(t, n, "key of "+point, again) })
 	}
 	all := w.history()
 	if len(all) < 5*len(points) {
@@ -145,6 +108,50 @@ func TestKillAtEveryPoint(t *testing.T) {
 	if err := json.Unmarshal([]byte(other.must("uid", "pool", "show", "jobs", "-o", "json")), &pool); err != nil || pool.Counts["free"] != 10 {
 		t.Errorf("after all the pool counts %v (%v), want 10 free", pool.Counts, err)
 	}
+}
+
+// killedAt runs a life on a node whose agent is killed at a point of it, and waits
+// until nothing is left in etcd.
+func (n *node) killedAt(t *testing.T, point string, life func(t *testing.T, again func())) {
+	w := n.w
+	t.Run(point, func(t *testing.T) {
+		outer := w.t
+		w.t = t
+		defer func() { w.t = outer }()
+		n.start("IDPOOL_FAULT=" + point)
+		died := false
+		revive := func() {
+			select {
+			case <-n.exited:
+				died = true
+				n.cmd = nil
+				n.start()
+			default:
+			}
+		}
+		again := func() {
+			w.eventually("agent is ready", 30*time.Second, func(ctx context.Context) error {
+				revive()
+				st, err := n.client.Status(ctx)
+				if err == nil && !st.Ready {
+					err = fmt.Errorf("not ready: %v", st.NotReady)
+				}
+				return err
+			})
+		}
+		again()
+		life(t, again)
+		// Points of the background come after the release.
+		w.eventually("the agent died at "+point, 30*time.Second, func(context.Context) error {
+			if revive(); !died {
+				return errors.New("it lives")
+			}
+			return nil
+		})
+		n.ready()
+		w.quiet(time.Minute)
+		n.kill()
+	})
 }
 
 func readPoints(t *testing.T, path string) []string {

@@ -81,7 +81,7 @@ func judge(all []entry) error {
 		switch {
 		case e.Token == "" && live && before.State == "reserved":
 			return fmt.Errorf("%s was freed at revision %d although it was reserved", e.Key, e.Revision)
-		case e.Token != "" && !live && e.State != "locked" && e.State != "quarantined" && e.State != "reserved":
+		case e.Token != "" && !live && !(strings.HasPrefix(e.Key, "vlan/") && e.State == "used") && e.State != "locked" && e.State != "quarantined" && e.State != "reserved":
 			return fmt.Errorf("%s began as %s at revision %d", e.Key, e.State, e.Revision)
 		case e.Token != "" && live && e.Token != before.Token:
 			return fmt.Errorf("%s went from one grant to another at revision %d without being free between (%s, then %s)", e.Key, e.Revision, before.State, e.State)
@@ -97,7 +97,7 @@ func judge(all []entry) error {
 func TestJudge(t *testing.T) {
 	good := []entry{
 		{"uid/1", "a", "locked", nil, 1}, {"uid/1", "a", "used", nil, 2}, {"uid/1", "a", "quarantined", nil, 3},
-		{"uid/1", "", "", nil, 4}, {"uid/1", "b", "locked", nil, 5},
+		{"uid/1", "", "", nil, 4}, {"uid/1", "b", "locked", nil, 5}, {"vlan/f/1", "a", "used", nil, 6},
 	}
 	if err := judge(good); err != nil {
 		t.Errorf("a good history is rejected: %v", err)
@@ -107,6 +107,7 @@ func TestJudge(t *testing.T) {
 		"stolen":          {{"uid/1", "a", "used", nil, 1}, {"uid/1", "b", "used", nil, 2}},
 		"back to life":    {{"uid/1", "a", "locked", nil, 1}, {"uid/1", "a", "quarantined", nil, 2}, {"uid/1", "a", "locked", nil, 3}},
 		"begins as used":  {{"uid/1", "a", "used", nil, 1}},
+		"VLAN stolen":     {{"vlan/f/1", "a", "used", nil, 1}, {"vlan/f/1", "b", "used", nil, 2}},
 		"reserved, freed": {{"uid/1", "a", "reserved", nil, 1}, {"uid/1", "", "", nil, 2}},
 	} {
 		if judge(bad) == nil {

@@ -1,0 +1,110 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// pair is a service's life on a node, each step repeated until it succeeds: a pair
+// from etcd that is provisioned, and one with an outside side that fails, is
+// retried and deleted.
+func pair(t *testing.T, n *node, name string, again func()) {
+	t.Helper()
+	step := func(args ...string) string {
+		t.Helper()
+		for try := 0; ; try++ {
+			r := n.poolctl(args...)
+			if r.code == 0 {
+				return strings.TrimSpace(r.stdout)
+			}
+			if (r.code != 5 && r.code != 6) || try == 20 {
+				t.Fatalf("poolctl %s: exit %d (try %d)\n%s", strings.Join(args, " "), r.code, try, r.stderr)
+			}
+			again()
+		}
+	}
+	in := func(name string, states ...string) {
+		t.Helper()
+		n.w.eventually(name+" is "+strings.Join(states, " or "), 30*time.Second, func(context.Context) error {
+			again()
+			r := n.poolctl("vlan", "service", "show", name, "-o", "json")
+			var v struct{ State string }
+			_ = json.Unmarshal([]byte(r.stdout), &v)
+			if r.code == 1 {
+				v.State = "gone"
+			}
+			if !slices.Contains(states, v.State) {
+				return fmt.Errorf("exit %d, state %q: %s", r.code, v.State, r.stderr)
+			}
+			return nil
+		})
+	}
+	step("vlan", "service", "create", name, "--north", "fabric-a", "--south", "fabric-a")
+	step("vlan", "service", "confirm", name)
+	step("vlan", "service", "delete", name)
+	in(name, "gone")
+
+	mixed := name + "-mixed"
+	step("vlan", "service", "create", mixed, "--north", "legacy", "--south", "fabric-a")
+	in(mixed, "allocated")
+	step("vlan", "service", "begin", mixed)
+	step("vlan", "service", "fail", mixed, "--reason", "a device said no")
+	in(mixed, "failed")
+	step("vlan", "service", "retry", mixed)
+	in(mixed, "allocated")
+	step("vlan", "service", "confirm", mixed)
+	step("vlan", "service", "delete", mixed)
+	in(mixed, "gone")
+}
+
+// TestServiceKillAtEveryPoint kills the agent with SIGKILL at every step of a
+// service's life, also between an outside inventory's file and the record of it:
+// the life goes on to its end, and neither etcd nor the file keeps a VLAN.
+func TestServiceKillAtEveryPoint(t *testing.T) {
+	w := newWorld(t)
+	n, other := w.node("n1"), w.node("n2")
+	trail := filepath.Join(w.dir, "points")
+	file := filepath.Join(w.dir, "legacy.json")
+	const empty = `{"version":0,"range":{"from":100,"to":104},"allocations":{}}`
+	if err := os.WriteFile(file, []byte(empty), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	n.start("IDPOOL_FAULT_LOG=" + trail)
+	other.start()
+	n.ready()
+	other.ready()
+	n.must("vlan", "inventory", "set", "fabric-a", "100-103", "--cooldown", "0s")
+	n.must("vlan", "inventory", "set", "legacy", "--file", file, "--on", "n1", "--settle", "0s")
+	pair(t, n, "first", func() {})
+	w.quiet(time.Minute)
+	n.kill()
+
+	points := slices.DeleteFunc(readPoints(t, trail), func(p string) bool {
+		return !strings.HasPrefix(p, "service:") && !strings.HasPrefix(p, "file:") && !strings.HasPrefix(p, "grant:")
+	})
+	if len(points) < 12 {
+		t.Fatalf("the first life passed few points: %v", points)
+	}
+	for i, point := range points {
+		n.killedAt(t, point, func(t *testing.T, again func()) { pair(t, n, fmt.Sprintf("p-%d", i), again) })
+		text, err := os.ReadFile(file)
+		var left struct{ Allocations map[string]uint32 }
+		if err == nil {
+			err = json.Unmarshal(text, &left)
+		}
+		if err != nil || len(left.Allocations) != 0 {
+			t.Errorf("after %s the file keeps %v (%v)", point, left.Allocations, err)
+		}
+	}
+	w.judgeServices()
+	if err := judge(w.history()); err != nil {
+		t.Error(err)
+	}
+}
