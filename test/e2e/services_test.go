@@ -116,7 +116,7 @@ func (s *storm) life(ctx context.Context, name string, r *rand.Rand) error {
 func (s *storm) killer(ctx context.Context, r *rand.Rand) {
 	for {
 		select {
-		case <-time.After(time.Duration(500+r.IntN(500)) * time.Millisecond):
+		case <-time.After(time.Duration(100+r.IntN(400)) * time.Millisecond):
 		case <-ctx.Done():
 			return
 		}
@@ -136,11 +136,14 @@ func TestServicesStorm(t *testing.T) {
 	w := newWorld(t)
 	s := &storm{w: w, nodes: w.up(3), seed: rand.Uint64(), keep: map[string]bool{}}
 	t.Logf("seed %d", s.seed)
-	s.nodes[0].must("vlan", "inventory", "set", "fabric-a", "100-199", "--cooldown", "0s")
-	s.nodes[0].must("vlan", "inventory", "set", "fabric-b", "300-399", "--cooldown", "0s")
-
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
+	for name, ranges := range map[string]string{"fabric-a": "100-199", "fabric-b": "300-399"} {
+		i := api.Inventory{Name: name, Ranges: ranges, InventoryPolicy: api.InventoryPolicy{Cooldown: "0s"}}
+		if _, err := s.nodes[0].client.Inventories().Put(ctx, i, api.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	killing, stop := context.WithCancel(ctx)
 	var killers sync.WaitGroup
 	killers.Go(func() { s.killer(killing, rand.New(rand.NewPCG(s.seed, 0))) })
