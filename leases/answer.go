@@ -42,11 +42,11 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 	case rec.Digest != digest:
 		want, _ := req.describe()
 		return nil, problem.New(problem.CodeKeyConflict, "key %s already stands for %s (%s); this request asks for %s", req.Key, rec.Request, refList(rec.IDs), want).
-			Advise("another key, or end the first", "poolctl uid release --key %s", req.Key)
+			Advise("another key, or end the first", "poolctl %s", req.endOf())
 	}
 	if len(rec.IDs) < req.count() {
 		return nil, problem.New(problem.CodeKeyEnded, "a part of the grant of key %s has ended: %d of its %d ids are left (%s)", req.Key, len(rec.IDs), req.count(), refList(rec.IDs)).
-			Advise("use another key, or end the rest", "poolctl uid release --key %s", req.Key)
+			Advise("use another key, or end the rest", "poolctl %s", req.endOf())
 	}
 	if o, ok := a.orphaned(rec.Token); ok { // granted, but never looked at: not to be handed out
 		if err := a.giveBack(ctx, o, nil); err != nil {
@@ -82,6 +82,9 @@ func (a *Allocator) standing(ctx context.Context, req GrantRequest, rec *Record)
 	for _, ref := range rec.IDs {
 		if c := s.claims[ref].Val; c == nil || c.Token != rec.Token || !c.State.held() {
 			return nil, ended(ref, c)
+		} else if c.State == Locked {
+			return nil, problem.New(problem.CodeKeyConflict, "key %s stands for a request with a hold, whose hand-over is under way (%s)", req.Key, label(ref)).
+				Note("confirm that one, or wait until its hold is over")
 		}
 	}
 	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: labels(heldOf(rec.IDs, s.claims), req.Wants)}, nil
@@ -107,15 +110,23 @@ func labels(held []Held, wants []Want) []Held {
 // already, it is given back as at a first answer: true, and the request begins anew.
 func (a *Allocator) unseen(ctx context.Context, requester, token string, held []Held) (bool, error) {
 	o := orphan{token: token, requester: requester}
+	uids := false
 	for _, h := range held {
 		if h.vlan() {
+			if h.Claim.State == Used {
+				return false, nil // kept, so it was handed out
+			}
 			o.refs = append(o.refs, h.Ref)
 			continue
 		}
+		uids = true
 		if len(h.Claim.Nodes) != 1 || len(h.Claim.Nodes[0].Requesters) != 1 || h.Claim.Nodes[0].Confirmed || h.Claim.Kept() {
 			return false, nil
 		}
 		o.refs = append(o.refs, h.Ref)
+	}
+	if !uids {
+		return false, nil
 	}
 	used, err := a.prover.InUse(ctx, 0)
 	if err != nil {
@@ -177,7 +188,7 @@ func (a *Allocator) bindAll(ctx context.Context, refs []Ref, token string, r Req
 				return nil, err
 			}
 			c.relock(now)
-			p.edits = append(p.edits, edit{ref, c, lockPut})
+			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockPut})
 		}
 		return p, nil
 	})
@@ -240,4 +251,16 @@ func refList(refs []Ref) string {
 		names = append(names, u32(r.ID))
 	}
 	return join(names)
+}
+
+// endOf is the command that ends what stands under the request's key.
+func (r *GrantRequest) endOf() string {
+	inv, vlans := InventoryOf(r.Wants[0].Pool)
+	switch {
+	case !vlans && len(r.Wants) == 1:
+		return "uid release --key " + r.Key
+	case vlans && len(r.Wants) == 1:
+		return "vlan release " + inv + " --key " + r.Key
+	}
+	return "allocation delete " + r.Key
 }

@@ -94,6 +94,9 @@ func newBatcher(client *cluster.Client, session *Session, onWrite func(int64)) *
 // the outcome is unknown to the caller; the batcher goes on until it is known
 // and tells the child's orphan function.
 func (b *batcher) submit(ctx context.Context, c *child) childResult {
+	if n := c.cost(); n > maxOps {
+		return childResult{err: problem.New(problem.CodeInvalid, "the operation needs %d compares or writes: at most %d fit one etcd transaction", n, maxOps)}
+	}
 	c.done = make(chan childResult, 1)
 	for _, p := range c.puts {
 		c.size += len(p.key) + len(p.value)

@@ -198,7 +198,12 @@ func (c *Claim) inquiry(node string, running bool, reason string, now time.Time)
 		return true
 	}
 	if !p.starters() {
-		return false
+		if c.State != Locked || !p.kept() {
+			return false
+		}
+		p.Confirmed = true // a kept grant that was locked once more is kept again
+		c.settle(ReasonHoldLost, reason, now)
+		return c.State != Locked
 	}
 	p.Requesters = slices.DeleteFunc(p.Requesters, func(r Requester) bool { return !r.Keep })
 	c.settle(ReasonHoldLost, reason, now)

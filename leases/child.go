@@ -15,6 +15,7 @@ type put struct {
 	key    string
 	value  []byte
 	leased bool // under the session's lease
+	sure   bool // leased, and the write does not stand without it
 }
 
 // child is one operation's part of a batch: compares, writes and, if refused,
@@ -66,6 +67,9 @@ func fits(part []*child, c *child) bool {
 	return len(part)+1+largest <= 127
 }
 
+// maxOps is how many operations of a kind one child may have.
+const maxOps = 126
+
 func (c *child) cost() int { return max(len(c.cmps), len(c.puts), len(c.gets)) }
 
 func overlaps(keys map[string]bool, c *child) bool {
@@ -81,7 +85,7 @@ func overlaps(keys map[string]bool, c *child) bool {
 // puts without a lease, to the byte, and nothing of what it deletes.
 func (c *child) standsIn(found map[string]cluster.KV) bool {
 	for _, p := range c.puts {
-		if p.leased {
+		if p.leased && !p.sure {
 			continue
 		}
 		if kv, ok := found[p.key]; ok != (p.value != nil) || !bytes.Equal(kv.Value, p.value) {

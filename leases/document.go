@@ -75,8 +75,20 @@ type TokenRef struct {
 	Token string
 }
 
+// refsIn lists the ids that refs name, each once.
+func refsIn(refs []TokenRef) []Ref {
+	var all []Ref
+	for _, r := range refs {
+		if !slices.Contains(all, r.Ref) {
+			all = append(all, r.Ref)
+		}
+	}
+	return all
+}
+
 // ErrChanged is returned when a document, or its lock, is not as it was read.
-// Nothing was done: read it again.
+// Nothing was done, or what was done was changed since (an earlier attempt may have
+// been applied without an answer): read it again, and decide anew.
 var ErrChanged = errors.New("the record was changed meanwhile")
 
 // documentEdit is a document's part of a transaction.
@@ -96,7 +108,7 @@ func (d documentEdit) into(k cluster.Keys, c *child) {
 	switch d.lock.Do {
 	case LockTake:
 		c.cmps = append(c.cmps, clientv3.Compare(clientv3.CreateRevision(lock), "=", 0))
-		c.puts = append(c.puts, put{key: lock, value: []byte(d.lock.Value), leased: true})
+		c.puts = append(c.puts, put{key: lock, value: []byte(d.lock.Value), leased: true, sure: true})
 	case LockHold, LockDrop:
 		c.cmps = append(c.cmps, clientv3.Compare(clientv3.Value(lock), "=", d.lock.Value))
 	}
@@ -134,7 +146,7 @@ func (a *Allocator) Document(ctx context.Context, name string) (Document, bool) 
 	return d, ok
 }
 
-func (v *view) document(name string) (Document, bool) {
+func (v *view) document(name string) (Document, bool) { // Raw of one that exists is not nil
 	d, ok := v.documents[name]
 	d.Name, d.Lock = name, v.documentLocks[name]
 	return d, ok
@@ -168,10 +180,7 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 	ctx, cancel := a.budget(ctx)
 	defer cancel()
 	d := documentEdit{ch.Name, ch.Before, ch.After, ch.Lock}
-	refs := make([]Ref, len(ch.Release))
-	for i, r := range ch.Release {
-		refs[i] = r.Ref
-	}
+	refs := refsIn(ch.Release)
 	s := a.load(ctx, refs)
 	for {
 		c := a.child(s, a.endings(s, ch.Release, ch.Reason))
@@ -192,6 +201,7 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 		if err := a.learn(s, c.gets, r.found); err != nil {
 			return Document{}, err
 		}
+		a.reach(ctx, r.revision, time.Second) // a pool may have changed
 		if ctx.Err() != nil {
 			return Document{}, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "the claims kept changing; nothing was done")
 		}
@@ -210,31 +220,31 @@ func lockAfter(l LockChange) string {
 func (a *Allocator) endings(s *snap, ends []TokenRef, reason string) *plan {
 	p := &plan{}
 	now := time.Now().UTC()
+	var seen []Ref
 	for _, t := range ends {
 		c := s.claims[t.Ref].Val
-		if c == nil || c.Token != t.Token || !c.State.held() {
+		if c == nil || c.Token != t.Token || !c.State.held() || slices.Contains(seen, t.Ref) {
 			continue
 		}
+		seen = append(seen, t.Ref)
 		c = c.clone()
 		c.quarantine(ReasonReleased, reason, now)
-		e := edit{t.Ref, c, lockKeep}
-		if a.needsNothing(e) {
-			e.after = nil
-		}
+		e := edit{ref: t.Ref, after: c, lock: lockKeep}
+		a.skipCooldown(&e)
 		p.edits = append(p.edits, e)
 	}
 	return p
 }
 
-// needsNothing tells whether a claim that ended is free at once: a VLAN of an
-// inventory without cooldown.
-func (a *Allocator) needsNothing(e edit) bool {
-	free := false
+// skipCooldown frees a VLAN that ended at once where its inventory has no
+// cooldown; the transaction then rests on that.
+func (a *Allocator) skipCooldown(e *edit) {
 	a.mirror.read(func(v *view) {
 		p, ok := v.pools[e.after.Pool]
-		free = ok && e.ref.vlan() && p.Val.Cooldown == 0 && e.after.State == Quarantined
+		if ok && e.ref.vlan() && p.Val.Cooldown == 0 && e.after.State == Quarantined {
+			e.pool, e.poolRev, e.after = e.after.Pool, p.ModRev, nil
+		}
 	})
-	return free
 }
 
 // restOn makes a child compare the claims that its decision left alone as well:

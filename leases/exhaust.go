@@ -40,11 +40,15 @@ func (a *Allocator) noneFree(ctx context.Context, req GrantRequest, until time.T
 	if err != nil {
 		return err
 	}
+	judged, _ := a.mirror.Revision()
 	refusal := a.refusal(req.Wants)
 	if refusal == nil {
 		if refusal, err = a.overlapping(req.Wants); refusal == nil {
 			return err
 		}
+	}
+	if req.Dry {
+		return refusal
 	}
 	reclaimed, err := a.reclaimFor(ctx, req.Wants)
 	if err != nil {
@@ -59,7 +63,7 @@ func (a *Allocator) noneFree(ctx context.Context, req GrantRequest, until time.T
 	}
 	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := a.mirror.wait(short, func(v *view) bool { return a.free(v, req.Wants) }); err != nil {
+	if err := a.mirror.wait(short, func(v *view) bool { return v.rev > judged && a.free(v, req.Wants) }); err != nil {
 		if ctx.Err() != nil {
 			return problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "the caller stopped waiting for a free id; nothing was done")
 		}
@@ -141,18 +145,11 @@ func (a *Allocator) free(v *view, wants []Want) bool {
 			return true // let the pick say so
 		}
 		taken := v.takenIn(p.space(a.id.Node))
-		if w.Exact != nil {
-			if taken.Contains(*w.Exact) {
-				return false
-			}
-			continue
-		}
-		firsts := p.firsts
-		if w.Within != nil {
-			firsts = firsts.Intersect(*w.Within)
-		}
 		need[w.Pool] += uint64(w.Count)
-		if firsts.CountWithout(taken) < need[w.Pool] {
+		if p.firsts.CountWithout(taken) < need[w.Pool] || (w.Exact != nil && taken.Contains(*w.Exact)) {
+			return false
+		}
+		if w.Within != nil && w.Exact == nil && p.firsts.Intersect(*w.Within).CountWithout(taken) < uint64(w.Count) {
 			return false
 		}
 	}
@@ -319,7 +316,7 @@ func (a *Allocator) reclaim(ctx context.Context, ref Ref) error {
 			if !c.reclaim(time.Now().UTC()) {
 				return nil, nil
 			}
-			p.edits = append(p.edits, edit{ref, c, lockDrop})
+			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockDrop})
 		}
 		return p, nil
 	})

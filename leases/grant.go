@@ -116,18 +116,21 @@ func (r *GrantRequest) check() error {
 		}
 		total += r.Wants[i].Count
 		if r.Wants[i].Count < 0 || (r.Wants[i].Exact != nil && r.Wants[i].Count != 1) {
-			return problem.New(problem.CodeInvalid, "count %d: want 1 to %d, and 1 where the uid is named", r.Wants[i].Count, MaxGroup)
+			return problem.New(problem.CodeInvalid, "count %d: want 1 to %d, and 1 where the id is named", r.Wants[i].Count, MaxGroup)
 		}
 	}
 	switch {
 	case total == 0:
 		return problem.New(problem.CodeInvalid, "the request asks for nothing")
 	case total > MaxGroup:
-		return problem.New(problem.CodeInvalid, "%d ids in one grant: at most %d fit one etcd transaction", total, MaxGroup).Note("ask in several requests, or use a pool with a block size")
+		return problem.New(problem.CodeInvalid, "%d ids in one grant: at most %d fit one etcd transaction", total, MaxGroup).Note("ask in several requests; uid pools can have a block size")
 	case len(r.Key) > 256 || len(r.Holder) > 256 || len(r.Caller) > 256:
 		return problem.New(problem.CodeInvalid, "key, holder and caller take at most 256 bytes each")
 	case r.Caller == "":
 		return problem.New(problem.CodeInvalid, "the request has no caller")
+	case !r.handedOver() && r.Key == "" && r.Document == nil && !r.Dry:
+		// Nobody could find it again if the answer were lost.
+		return problem.New(problem.CodeInvalid, "a request for VLANs names neither an allocation key nor a hold")
 	}
 	return r.checkTies()
 }
@@ -165,12 +168,13 @@ func (a *Allocator) Grant(ctx context.Context, req GrantRequest) (*Grant, error)
 		}
 		defer done()
 	}
-	for {
-		if ctx.Err() != nil {
+	var pause cluster.Backoff
+	for round := 0; ; round++ {
+		if ctx.Err() != nil || (round > 3 && pause.Wait(ctx) != nil) {
 			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "nothing was granted: what was free was in use, or taken first")
 		}
 		req.stamp()
-		if req.Key != "" {
+		if req.Key != "" && !req.Dry {
 			a.caught(ctx)
 			if g, err := a.answer(ctx, req); g != nil || err != nil {
 				return g, err
@@ -271,6 +275,9 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 		if err := beside(r); err != nil {
 			return nil, err
 		}
+		if c.tried && req.Document != nil && req.Document.Before == nil {
+			return nil, a.unknownGrant(req, picks, errors.New("it was written, or its VLANs were taken first"))
+		}
 		if c.tried && req.Key == "" && req.Document == nil { // applied once and changed since: not what is answered
 			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
 		}
@@ -290,24 +297,28 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 // claims that it ends. It returns a look at a refusal: [ErrChanged] where the
 // document is what refused it.
 func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *child) func(childResult) error {
+	var s *snap
 	if len(req.Drop) > 0 {
-		refs := make([]Ref, len(req.Drop))
-		for i, t := range req.Drop {
-			refs[i] = t.Ref
-		}
-		s := a.load(ctx, refs)
+		refs := refsIn(req.Drop)
+		s = a.load(ctx, refs)
 		ends := a.child(s, a.endings(s, req.Drop, req.DropReason))
 		a.restOn(ends, s, refs)
 		c.cmps, c.puts, c.gets = append(c.cmps, ends.cmps...), append(c.puts, ends.puts...), append(c.gets, ends.gets...)
 	}
+	readable := func(r childResult) error {
+		if s == nil {
+			return nil
+		}
+		return a.learn(s, c.gets, r.found) // what cannot be read stays so
+	}
 	if req.Document == nil {
-		return func(childResult) error { return nil }
+		return readable
 	}
 	d := documentEdit{req.Document.Name, req.Document.Before, req.Document.After(g), req.Document.Lock}
 	d.into(a.keys, c)
 	return func(r childResult) error {
 		if d.stands(a.keys, r.found) {
-			return nil
+			return readable(r)
 		}
 		a.reach(ctx, r.revision, time.Second)
 		return ErrChanged
@@ -425,6 +436,10 @@ func (a *Allocator) unknownGrant(req GrantRequest, picks []picked, cause error) 
 	what := label(picks[0].ref)
 	if len(picks) > 1 {
 		what = fmt.Sprintf("%d ids", len(picks))
+	}
+	if req.Document != nil {
+		return problem.New(problem.CodeOutcomeUnknown, "etcd did not say whether %s was granted for %s (%v)", what, req.Document.Name, cause).
+			Note("its record says what stands: look, or send the same request again")
 	}
 	if req.Key == "" {
 		e := problem.New(problem.CodeOutcomeUnknown, "etcd did not say whether %s was granted (%v)", what, cause)

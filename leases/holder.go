@@ -58,15 +58,21 @@ func (a *Allocator) Group(ref Ref) []Ref {
 func mustOwn(ref Ref, c *Claim, token, verb string) error {
 	switch {
 	case c == nil:
-		return problem.New(problem.CodeLockLost, "%s not %s: its grant is over and it is free again", label(ref), verb).
-			Advise("ask again", "poolctl uid request …")
+		e := problem.New(problem.CodeLockLost, "%s not %s: its grant is over and it is free again", label(ref), verb)
+		if ref.vlan() {
+			return e
+		}
+		return e.Advise("ask again", "poolctl uid request …")
 	case c.Token != token:
 		e := heldBy(ref, c)
 		e.Code, e.Detail = problem.CodeNotHeld, label(ref)+" not "+verb+": it is held by "+e.Holder.String()+", not by the grant you named"
 		return e
 	case !c.State.held():
-		return problem.New(problem.CodeLockLost, "%s not %s: the grant ended at %s (%s)", label(ref), verb, problem.Clock(c.Since), c.why()).
-			Advise("ask again and hold longer", "poolctl uid request --hold ttl=30m …")
+		e := problem.New(problem.CodeLockLost, "%s not %s: the grant ended at %s (%s)", label(ref), verb, problem.Clock(c.Since), c.why())
+		if ref.vlan() {
+			return e
+		}
+		return e.Advise("ask again and hold longer", "poolctl uid request --hold ttl=30m …")
 	}
 	return nil
 }
@@ -108,7 +114,7 @@ func (a *Allocator) Confirm(ctx context.Context, ref Ref, token, requester strin
 		if err := c.confirm(a.id.Node, requester, keep, time.Now().UTC()); err != nil {
 			return nil, err
 		}
-		return &plan{edits: []edit{{ref, c, lockDrop}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockDrop}}}, nil
 	})
 	return one(ref, claims), err
 }
@@ -160,7 +166,7 @@ func (a *Allocator) Renew(ctx context.Context, ref Ref, token string, r Requeste
 		}
 		p.Idle = false
 		c.settle(ReasonReleased, "", time.Now().UTC())
-		return &plan{edits: []edit{{ref, c, lockKeep}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockKeep}}}, nil
 	})
 	return one(ref, claims), err
 }
@@ -221,6 +227,9 @@ func (a *Allocator) ConfirmGroup(ctx context.Context, refs []Ref, token, request
 			switch on := c.On(a.id.Node); {
 			case on == nil || on.Boot != a.id.Boot:
 				return nil, problem.New(problem.CodeNotHeld, "%s not confirmed: it is not being handed over on node %s", label(ref), a.id.Node)
+			case c.State == Locked && a.lapsed(ref, on):
+				return nil, problem.New(problem.CodeLockLost, "%s not confirmed: its hold ran out", label(ref)).
+					Advise("ask again", "the same request")
 			case ref.vlan():
 				c.touch(step(c.State, evConfirm).next, now)
 				c.Nodes = nil
@@ -229,7 +238,7 @@ func (a *Allocator) ConfirmGroup(ctx context.Context, refs []Ref, token, request
 					return nil, err
 				}
 			}
-			p.edits = append(p.edits, edit{ref, c, lockDrop})
+			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockDrop})
 		}
 		return p, nil
 	})

@@ -83,6 +83,7 @@ func (a *Allocator) chores() chores {
 	var c chores
 	var locked []Ref
 	requesters := map[Ref][]Requester{}
+	open := map[Ref]bool{} // a hand-over here is not over
 	a.mirror.read(func(v *view) {
 		for ref := range v.mine {
 			claim := v.claims[ref].Val
@@ -95,6 +96,8 @@ func (a *Allocator) chores() chores {
 			case claim.State == Locked:
 				locked = append(locked, ref)
 				requesters[ref] = p.Requesters
+				open[ref] = p.starters() || (p.kept() && !p.Confirmed)
+			case ref.vlan():
 			case claim.State == Used || claim.State == Idle || (claim.State == Quarantined && claim.Reclaimed):
 				c.watch = append(c.watch, ref)
 			}
@@ -108,12 +111,10 @@ func (a *Allocator) chores() chores {
 					c.relock = append(c.relock, ref)
 				}
 			})
-		} else if slices.ContainsFunc(requesters[ref], func(r Requester) bool { return !r.Keep }) {
-			if ref.vlan() {
-				c.lapse = append(c.lapse, ref)
-			} else {
-				c.inquire = append(c.inquire, ref)
-			}
+		} else if ref.vlan() {
+			c.lapse = append(c.lapse, ref)
+		} else if open[ref] {
+			c.inquire = append(c.inquire, ref)
 		}
 	}
 	return c
@@ -207,14 +208,17 @@ func (a *Allocator) inquire(ctx context.Context, ref Ref, seen *observation) err
 		if !c.inquiry(a.id.Node, seen.runs(ref, c.Count), "its hold ended and nothing ran under it on "+a.id.Node, time.Now().UTC()) {
 			return nil, nil
 		}
-		return &plan{edits: []edit{{ref, c, lockFor(c)}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockFor(c)}}}, nil
 	})
 	return err
 }
 
-// lapse ends a VLAN whose hold is over before it was confirmed.
+// lapse ends a VLAN whose hold is over before it was confirmed. Where it was
+// granted with uids it goes their way: their inquiry comes first, and what is in use
+// keeps it.
 func (a *Allocator) lapse(ctx context.Context, ref Ref) error {
-	_, err := a.update(ctx, "lapse", []Ref{ref}, func(s *snap) (*plan, error) {
+	refs := a.Group(ref)
+	_, err := a.update(ctx, "lapse", refs, func(s *snap) (*plan, error) {
 		c := s.claims[ref].Val
 		if c == nil || c.State != Locked {
 			return nil, nil
@@ -222,11 +226,24 @@ func (a *Allocator) lapse(ctx context.Context, ref Ref) error {
 		if p := c.On(a.id.Node); p == nil || p.Boot != a.id.Boot || a.mayStart(ref, p.Requesters) {
 			return nil, nil
 		}
+		for _, o := range refs {
+			u := s.claims[o].Val
+			if o.vlan() || u == nil || u.Token != c.Token || !u.State.held() {
+				continue
+			}
+			if u.State == Locked {
+				return nil, nil
+			}
+			c = c.clone()
+			c.touch(Used, time.Now().UTC())
+			c.Nodes = nil
+			return &plan{edits: []edit{{ref: ref, after: c, lock: lockDrop}}}, nil
+		}
 		c = c.clone()
 		if !c.inquiry(a.id.Node, false, "its hold ended before it was confirmed", time.Now().UTC()) {
 			return nil, nil
 		}
-		return &plan{edits: []edit{{ref, c, lockFor(c)}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockFor(c)}}}, nil
 	})
 	return err
 }
@@ -259,7 +276,7 @@ func (a *Allocator) observe(ctx context.Context, ref Ref, seen *observation) err
 		if !changed {
 			return nil, nil
 		}
-		return &plan{edits: []edit{{ref, c, lockKeep}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockKeep}}}, nil
 	})
 	return err
 }
@@ -272,7 +289,7 @@ func (a *Allocator) relock(ctx context.Context, ref Ref) error {
 		if c == nil || c.State != Locked || c.On(a.id.Node) == nil {
 			return nil, nil
 		}
-		return &plan{edits: []edit{{ref, c.clone(), lockPut}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c.clone(), lock: lockPut}}}, nil
 	})
 	return err
 }
@@ -289,7 +306,7 @@ func (a *Allocator) sweepBoot(ctx context.Context, ref Ref) error {
 		}
 		c = c.clone()
 		c.drop(a.id.Node, ReasonBoot, "node "+a.id.Node+" was rebooted: nothing survived", time.Now().UTC())
-		return &plan{edits: []edit{{ref, c, lockFor(c)}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockFor(c)}}}, nil
 	})
 	return err
 }

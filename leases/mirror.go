@@ -227,7 +227,7 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 		m.reaper = string(kv.Value)
 		return nil
 	case cluster.KindService:
-		m.documents[key.Name] = Document{Name: key.Name, Raw: kv.Value, ModRev: kv.ModRev, Since: m.sinceOf(key.Name, kv.ModRev)}
+		m.documents[key.Name] = Document{Name: key.Name, Raw: append([]byte{}, kv.Value...), ModRev: kv.ModRev, Since: m.sinceOf(key.Name, kv.ModRev)}
 		return nil
 	case cluster.KindServiceLock:
 		m.documentLocks[key.Name] = string(kv.Value)

@@ -165,7 +165,7 @@ func (a *Allocator) Remove(ctx context.Context, name string) error {
 		}
 		for ref, c := range v.claims {
 			if c.Val.On(name) != nil {
-				return nil, nil, nil, problem.New(problem.CodeHeld, "node %s not removed: %s names it (%s)", name, label(ref), c.Val.why()).Advise("look", "poolctl uid list --node %s", name)
+				return nil, nil, nil, problem.New(problem.CodeHeld, "node %s not removed: %s names it (%s)", name, label(ref), c.Val.why()).Advise("look", "poolctl %s", showOf(ref))
 			}
 		}
 		return nil, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(a.keys.Alive(name)), "=", 0)},
@@ -303,7 +303,7 @@ func (a *Allocator) stays(ref Ref, c *Claim, seen *observation) error {
 	p := c.On(a.id.Node)
 	why := ""
 	switch {
-	case seen.runs(ref, c.Count):
+	case !ref.vlan() && seen.runs(ref, c.Count):
 		why = "a process runs under it"
 	case p.Boot == a.id.Boot && seen.live[ref]:
 		why = "a requester here may still start something"
@@ -317,6 +317,6 @@ func (a *Allocator) stays(ref Ref, c *Claim, seen *observation) error {
 		return nil
 	}
 	return problem.New(problem.CodeHeld, "node %s cannot leave: %s is %s and %s", a.id.Node, label(ref), c.State, why).
-		Advise("look", "poolctl uid list --node %s", a.id.Node).
+		Advise("look", "poolctl %s", showOf(ref)).
 		Advise("stop the agent all the same", "the node is absent then, and its ids wait for it")
 }

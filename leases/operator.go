@@ -3,8 +3,6 @@ package leases
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/idpool/idpool/cluster"
@@ -21,7 +19,7 @@ func (a *Allocator) foreign(ctx context.Context, ref Ref, pool string, block uin
 		}
 		c := a.ownClaim(step(Free, evSeenRunning).next, pool, block)
 		c.ReasonCode, c.Reason = ReasonForeign, "in use on "+a.id.Node+" although nobody was granted it"
-		return &plan{edits: []edit{{ref, c, lockKeep}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockKeep}}}, nil
 	})
 	return err
 }
@@ -63,7 +61,7 @@ func (a *Allocator) Adopt(ctx context.Context, ref Ref, caller, holder string, r
 		c.Token, c.Caller, c.Holder, c.GrantedAt, c.ReasonCode, c.Reason = NewToken(), caller, holder, now, "", ""
 		p := c.On(a.id.Node)
 		p.Boot, p.Requesters = a.id.Boot, []Requester{r}
-		return &plan{edits: []edit{{ref, c, lockKeep}}}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockKeep}}}, nil
 	})
 	return one(ref, claims), err
 }
@@ -95,7 +93,7 @@ func (a *Allocator) Reserve(ctx context.Context, ids idset.Set, caller, reason s
 					fresh := a.ownClaim(Reserved, a.poolOf(ref), 1)
 					fresh.Nodes, fresh.Caller = nil, caller
 					fresh.ReasonCode, fresh.Reason = ReasonReserved, clip(reason)
-					p.edits = append(p.edits, edit{ref, fresh, lockKeep})
+					p.edits = append(p.edits, edit{ref: ref, after: fresh, lock: lockKeep})
 				} else if step(c.State, evReserve).v == vRefuse {
 					return nil, heldBy(ref, c)
 				}
@@ -119,7 +117,7 @@ func (a *Allocator) Unreserve(ctx context.Context, ids idset.Set, by string) (id
 				}
 				c = c.clone()
 				c.quarantine(ReasonUnreserve, "no longer reserved, by "+by, time.Now().UTC())
-				p.edits = append(p.edits, edit{ref, c, lockKeep})
+				p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockKeep})
 			}
 			return p, nil
 		})
@@ -187,50 +185,4 @@ func (a *Allocator) poolOf(ref Ref) string {
 		}
 	})
 	return best
-}
-
-// Import writes claims for ids that are in use without a grant of ours, such as
-// those of a pool file: used, held by caller, with a holder's name each. What has a
-// claim already is left alone, so a second import changes nothing. It tells which
-// are new; progress, if not nil, is told how many are done. One round trip and one
-// commit for each [MaxGroup] ids.
-func (a *Allocator) Import(ctx context.Context, pool string, holders map[uint32]string, caller string, progress func(done int)) (idset.Set, error) {
-	var added idset.Set
-	if _, ok := InventoryOf(pool); !ok {
-		return added, problem.New(problem.CodeInvalid, "pool %s is no VLAN inventory: nothing imported", pool)
-	}
-	if _, err := a.Pool(pool); err != nil {
-		return added, err
-	}
-	ids := slices.Sorted(maps.Keys(holders))
-	for done := 0; done < len(ids); {
-		var refs []Ref
-		for _, id := range ids[done:min(done+MaxGroup, len(ids))] {
-			refs = append(refs, Ref{cluster.Space(pool), id})
-		}
-		short, cancel := a.budget(ctx)
-		var fresh idset.Set
-		_, err := a.update(short, "import", refs, func(s *snap) (*plan, error) {
-			p := &plan{}
-			fresh = idset.Set{}
-			for _, ref := range refs {
-				if s.claims[ref].Val == nil {
-					c := a.ownClaim(Used, pool, 1)
-					c.Nodes, c.Caller, c.Holder = nil, caller, clip(holders[ref.ID])
-					p.edits = append(p.edits, edit{ref, c, lockKeep})
-					fresh.Insert(ref.ID)
-				}
-			}
-			return p, nil
-		})
-		cancel()
-		if err != nil {
-			return added, err
-		}
-		added = added.Add(fresh)
-		if done += len(refs); progress != nil {
-			progress(done)
-		}
-	}
-	return added, nil
 }

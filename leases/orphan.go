@@ -39,7 +39,7 @@ func (a *Allocator) giveBack(ctx context.Context, o orphan, foreign []Ref) error
 			if slices.ContainsFunc(c.Nodes, func(p Presence) bool { return p.bound() }) {
 				if had {
 					c.settle(ReasonNotHanded, "", now)
-					p.edits = append(p.edits, edit{ref, c, lockFor(c)})
+					p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockFor(c)})
 				}
 				continue
 			}
@@ -50,7 +50,7 @@ func (a *Allocator) giveBack(ctx context.Context, o orphan, foreign []Ref) error
 				}
 			}
 			c.quarantine(code, why, now)
-			p.edits = append(p.edits, edit{ref, c, lockDrop})
+			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockDrop})
 		}
 		return p, nil
 	})

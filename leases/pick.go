@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/idpool/idpool/cluster"
@@ -53,22 +54,45 @@ func (a *Allocator) pick(wants []Want) ([]picked, error) {
 			return
 		}
 		named := exacts(v, wants, a.id.Node)
-		for _, w := range wants {
+		each := make([][]picked, len(wants))
+		for _, i := range narrowest(wants) {
+			w := wants[i]
 			var some []picked
-			if some, err = a.pickLocked(v, w, slices.Concat(all, named)); err != nil || some == nil {
-				all, err = nil, labelled(err, w.Label)
+			if some, err = a.pickLocked(v, w, slices.Concat(slices.Concat(each...), named)); err != nil || some == nil {
+				err = labelled(err, w.Label)
 				return
 			}
-			for i := range some {
-				some[i].label, some[i].key = w.Label, w.Key
+			for j := range some {
+				some[j].label, some[j].key = w.Label, w.Key
 			}
-			all = append(all, some...)
+			each[i] = some
 		}
+		all = slices.Concat(each...)
 	})
 	for _, p := range all {
 		a.flying[p.ref] = 0
 	}
 	return all, err
+}
+
+// narrowest orders wants such that those with the least choice choose first: the
+// others then leave them what they need.
+func narrowest(wants []Want) []int {
+	choice := func(w Want) uint64 {
+		switch {
+		case w.Exact != nil:
+			return 0
+		case w.Within != nil:
+			return w.Within.Count()
+		}
+		return 1 << 32
+	}
+	order := make([]int, len(wants))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(choice(wants[i]), choice(wants[j])) })
+	return order
 }
 
 // exacts are the ids that wants name; their siblings must not pick them.
@@ -87,10 +111,8 @@ func (a *Allocator) pickLocked(v *view, w Want, already []picked) ([]picked, err
 	if !ok {
 		return nil, unknownPool(v, w.Pool)
 	}
-	if o := p.Val.Outside; o != nil {
-		_, bare := tradeOf(w.Pool)
-		return nil, problem.New(problem.CodeInvalid, "inventory %s is kept in file %s on node %s: only services take VLANs from it", bare, o.File, o.On).
-			Advise("as part of a service", "poolctl vlan service create NAME --north %s", bare)
+	if p.Val.Outside != nil {
+		return nil, keptOutside(p)
 	}
 	space := p.space(a.id.Node)
 	firsts := p.firsts
@@ -131,7 +153,7 @@ func (a *Allocator) pickExact(v *view, w Want, p poolEntry, space cluster.Space)
 		return nil, outsidePool(p, ref.ID)
 	}
 	if w.Within != nil && !w.Within.Contains(ref.ID) {
-		return nil, problem.New(problem.CodeInvalid, "%s is asked for, and excluded by the same request", label(ref))
+		return nil, excludedByItself(ref)
 	}
 	if c, ok := v.claims[ref]; ok {
 		return nil, heldBy(ref, c.Val)

@@ -26,6 +26,9 @@ type edit struct {
 	ref   Ref
 	after *Claim
 	lock  lockEdit
+	// pool, if not "", is one whose definition, at poolRev, the edit rests on.
+	pool    string
+	poolRev int64
 }
 
 // plan is a decision on claims that were read: pure data, turned into a child
@@ -120,7 +123,15 @@ func (a *Allocator) child(s *snap, p *plan) *child {
 		c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(a.keys.Members()), "=", p.members))
 	}
 	records := map[string]*Record{}
+	pools := map[string]bool{}
 	for _, e := range p.edits {
+		if e.pool != "" && !pools[e.pool] {
+			pools[e.pool] = true
+			c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(poolKey(a.keys, e.pool)), "=", e.poolRev))
+		}
+		if e.after != nil && e.ref.vlan() && e.after.State == Quarantined {
+			e.after.Nodes = nil // no node has a word about it any more
+		}
 		before := s.claims[e.ref]
 		key := a.keys.Claim(e.ref.Space, e.ref.ID)
 		c.cmps, c.gets = append(c.cmps, sameValue(key, before.Raw)), append(c.gets, key)
@@ -199,7 +210,7 @@ func (a *Allocator) update(ctx context.Context, point string, refs []Ref, decide
 		if err := a.learn(s, c.gets, r.found); err != nil {
 			return nil, err
 		}
-		if p.members != 0 { // perhaps only the node list moved on
+		if p.members != 0 || slices.ContainsFunc(p.edits, func(e edit) bool { return e.pool != "" }) { // perhaps only the node list moved on
 			a.reach(ctx, r.revision, time.Second)
 		}
 		if ctx.Err() != nil {

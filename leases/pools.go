@@ -174,7 +174,7 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 		key := poolKey(a.keys, name)
 		a.fault("pool:before")
 		cmps := []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", index)}
-		if !created && (p.Scope != old.Val.Scope || p.Block != old.Val.Block) {
+		if !created && (p.Scope != old.Val.Scope || p.Block != old.Val.Block || (p.Outside == nil) != (old.Val.Outside == nil)) {
 			cmps = append(cmps, a.unwritten(name, old.Val, rev)) // they rest on nobody holding an id
 		}
 		r := a.batch.submit(ctx, &child{
@@ -358,11 +358,14 @@ func (a *Allocator) holdersOf(v *view, name, not string) error {
 			refs = append(refs, ref)
 		}
 	}
+	t, bare := tradeOf(name)
 	if len(refs) == 0 {
+		if _, vlans := InventoryOf(name); vlans && !v.takenIn(cluster.Space(name)).IsEmpty() {
+			return problem.New(problem.CodeHeld, "%s %s %s: it has claims that this version cannot read", t.pool, bare, not).Advise("look", "poolctl check")
+		}
 		return nil
 	}
 	slices.SortFunc(refs, Ref.compare)
-	t, bare := tradeOf(name)
 	e := problem.New(problem.CodeHeld, "%s %s %s: %d of its %s are held", t.pool, bare, not, len(refs), t.ids)
 	for i, ref := range refs {
 		if i == 5 {

@@ -45,7 +45,7 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 			if c == nil || c.Token != r.Token {
 				continue // over; whoever has it now is not touched
 			}
-			if !r.Whole && part && c.On(a.id.Node) == nil && !ref.vlan() {
+			if !r.Whole && part && c.On(a.id.Node) == nil {
 				continue // others' part of a group that this node joined in part
 			}
 			c = c.clone()
@@ -57,7 +57,10 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 			if c.State != Locked {
 				lock = lockDrop
 			}
-			p.edits = append(p.edits, edit{ref, c, lock})
+			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lock})
+		}
+		if part && !r.Whole && r.Requester == "" {
+			changed = a.releaseVLANs(s, p, r, now) || changed
 		}
 		a.shortcut(ctx, s, p, r)
 		return p, nil
@@ -67,6 +70,37 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 	}
 	a.wake()
 	return heldOf(r.Refs, claims), changed, nil
+}
+
+// releaseVLANs ends the VLANs of a group with uids, which no node holds, once the
+// last of its uids is given back. They rest on those uids: each is edited too, or
+// over.
+func (a *Allocator) releaseVLANs(s *snap, p *plan, r Release, now time.Time) bool {
+	after := map[Ref]*Claim{}
+	for _, e := range p.edits {
+		after[e.ref] = e.after
+	}
+	for _, ref := range r.Refs {
+		c, edited := after[ref]
+		if !edited {
+			c = s.claims[ref].Val
+		}
+		if !ref.vlan() && c != nil && c.Token == r.Token && c.State.held() {
+			return false
+		}
+	}
+	changed := false
+	for _, ref := range r.Refs {
+		c := s.claims[ref].Val
+		if _, edited := after[ref]; edited || !ref.vlan() || c == nil || c.Token != r.Token || !c.State.held() || len(c.Nodes) > 0 {
+			continue
+		}
+		c = c.clone()
+		c.quarantine(ReasonReleased, "released by "+r.By, now)
+		p.edits = append(p.edits, edit{ref: ref, after: c, lock: lockDrop})
+		changed = true
+	}
+	return changed
 }
 
 // releaseOne edits one claim; false means that nothing is left to do.
@@ -99,10 +133,8 @@ func (a *Allocator) releaseOne(c *Claim, r Release, now time.Time) bool {
 func (a *Allocator) shortcut(ctx context.Context, s *snap, p *plan, r Release) {
 	sole := !r.Whole
 	members, uids := int64(0), 0
-	for i, e := range p.edits {
-		if e.after.State == Quarantined && a.needsNothing(e) {
-			p.edits[i].after = nil
-		}
+	for i := range p.edits {
+		a.skipCooldown(&p.edits[i])
 	}
 	a.mirror.read(func(v *view) {
 		members = v.members.ModRev

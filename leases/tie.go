@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
 )
@@ -28,10 +29,19 @@ func (a *Allocator) tie(v *view, wants []Want) ([]Want, bool, error) {
 		return nil, false, err
 	}
 	flying := func(id uint32) bool {
-		return slices.ContainsFunc(wants, func(w Want) bool {
-			_, bad := a.flying[Ref{v.pools[w.Pool].space(a.id.Node), w.shifted(id)}]
-			return bad // of an untied want: rare, and only another number is tried
-		})
+		for i, w := range wants {
+			if i > 0 && w.Offset == nil {
+				continue
+			}
+			ref := Ref{v.pools[w.Pool].space(a.id.Node), w.shifted(id)}
+			_, bad := a.flying[ref]
+			if bad || slices.ContainsFunc(wants[1:], func(o Want) bool {
+				return o.Offset == nil && o.Exact != nil && cluster.Space(o.Pool) == ref.Space && *o.Exact == ref.ID
+			}) {
+				return true
+			}
+		}
+		return false
 	}
 	first, ok := a.next(p, wants[0].Pool, fit, idset.Set{}, flying)
 	if !ok {
@@ -51,11 +61,24 @@ func (a *Allocator) tie(v *view, wants []Want) ([]Want, bool, error) {
 func (a *Allocator) reachable(v *view, wants []Want) error {
 	for i, w := range wants {
 		p, ok := v.pools[w.Pool]
-		if !ok || wants[0].Exact == nil || (i > 0 && w.Offset == nil) {
+		if !ok || (i > 0 && w.Offset == nil) {
 			continue
 		}
-		if id := w.shifted(*wants[0].Exact); !p.firsts.Contains(id) {
-			return labelled(outsidePool(p, id), w.Label)
+		if p.Val.Outside != nil {
+			return labelled(keptOutside(p), w.Label)
+		}
+		if wants[0].Exact == nil {
+			continue
+		}
+		id := int64(*wants[0].Exact)
+		if w.Offset != nil {
+			id += *w.Offset
+		}
+		switch {
+		case id < 0 || id > maxVLAN || !p.firsts.Contains(uint32(id)):
+			return labelled(outsidePool(p, uint32(max(0, min(id, 1<<32-1)))), w.Label)
+		case w.Within != nil && !w.Within.Contains(uint32(id)):
+			return labelled(excludedByItself(Ref{p.space(a.id.Node), uint32(id)}), w.Label)
 		}
 	}
 	return nil

@@ -455,7 +455,7 @@ func TestInventoryDefinition(t *testing.T) {
 	}
 	a.pool("fa", "100-102") // a uid pool of that name is another thing
 	a.sync()
-	g := a.get(Requester{}, wants(Want{Pool: VLANPool("fa"), Count: 2}))
+	g := a.get(Requester{}, withKey("two"), wants(Want{Pool: VLANPool("fa"), Count: 2}))
 	if err := set(ranges(101, 110)); err != nil {
 		t.Fatal(err)
 	}
@@ -477,7 +477,7 @@ func TestInventoryDefinition(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = a.ask(Requester{}, wants(Want{Pool: VLANPool("fa")}))
+	_, err = a.ask(Requester{}, withKey("x"), wants(Want{Pool: VLANPool("fa")}))
 	mustErr(t, err, problem.ErrInvalid, "inventory fa is kept in file /x on node n1")
 	if err := a.DeletePool(w.ctx(), VLANPool("fa")); err != nil {
 		t.Fatal(err)
@@ -492,7 +492,7 @@ func TestImport(t *testing.T) {
 	w := newWorld(t)
 	a := w.node("n1")
 	a.pair("100-300", "200")
-	g := a.get(Requester{}, wants(Want{Pool: VLANPool("fa")}))
+	g := a.get(Requester{}, withKey("x"), wants(Want{Pool: VLANPool("fa")}))
 	holders := map[uint32]string{50: "outside the range"}
 	for id := uint32(100); id < 220; id++ {
 		holders[id] = "imported"

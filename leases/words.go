@@ -64,3 +64,14 @@ func outsidePool(p poolEntry, id uint32) error {
 	return problem.New(problem.CodeOutsidePool, "%s %d is not in %s %s (%s)", t.id, id, t.pool, bare, clipRanges(p.Val.Ranges)).
 		Advise("look", "%s %s", t.show, bare)
 }
+
+func keptOutside(p poolEntry) error {
+	_, bare := tradeOf(p.name)
+	o := p.Val.Outside
+	return problem.New(problem.CodeInvalid, "inventory %s is kept in file %s on node %s: only services take VLANs from it", bare, o.File, o.On).
+		Advise("as part of a service", "poolctl vlan service create NAME --north %s", bare)
+}
+
+func excludedByItself(ref Ref) error {
+	return problem.New(problem.CodeInvalid, "%s is asked for, and excluded by the same request", label(ref))
+}
