@@ -70,7 +70,7 @@ func NewAllocator(o Options) *Allocator {
 	}
 	if a.open == nil {
 		a.open = func(inventory string, def leases.Outside) (Inventory, error) {
-			return NewFileInventory(def.File, FileOptions{Name: inventory})
+			return NewFileInventory(def.File, FileOptions{Name: inventory, Fault: o.Engine.Fault})
 		}
 	}
 	a.mine = a.engine.Node() + " " + leases.NewToken()
@@ -279,6 +279,7 @@ func (a *Allocator) List(ctx context.Context) []Service {
 func (a *Allocator) Wait(ctx context.Context, name string, cond func(*Service) bool) (*Service, error) {
 	var s *Service
 	var unreadable error
+	a.engine.Document(ctx, name) // waits for our own writes
 	err := a.engine.WaitDocument(ctx, name, func(d leases.Document, ok bool) bool {
 		s, unreadable = read(d, ok)
 		return unreadable != nil || cond(s)

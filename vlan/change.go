@@ -239,7 +239,7 @@ func (s *Service) deletion(hold, worked bool, by string, p place) *decision {
 	switch {
 	case s.Delete || (s.State == Deallocating && s.Then == Gone):
 		return nil
-	case worked: // whoever works on it does it
+	case worked && (s.State == Allocating || s.State == Deallocating): // whoever works on it does it
 		s.Delete = true
 	case s.State == Deallocating:
 		s.Then = Gone

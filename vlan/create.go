@@ -45,12 +45,17 @@ func (a *Allocator) settle(ctx context.Context, s *Service, changed bool, wait t
 	}
 	short, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	if err := a.engine.Sync(short); err != nil { // or the mirror may not have it yet
+		return s, changed, nil
+	}
 	now, err := a.Wait(short, s.Name, func(n *Service) bool { return n == nil || n.Token != s.Token || !n.underWay() })
 	switch {
-	case err != nil && now == nil:
-		return s, changed, err
+	case err != nil && now == nil: // it cannot be read
+		return nil, changed, err
 	case now == nil || now.Token != s.Token:
 		return nil, changed, problem.New(problem.CodeKeyEnded, "service %s was deleted while it was being allocated", s.Name)
+	case now.Then == Gone || now.State == Failed:
+		return now, changed, problem.New(problem.CodeKeyEnded, "service %s was given back before it was answered: %s", s.Name, now.why())
 	}
 	return now, changed, now.Refusal()
 }
@@ -85,7 +90,7 @@ func (a *Allocator) create(ctx context.Context, r *Request) (*Service, bool, err
 		}
 		s, err := a.acquire(ctx, &acquisition{point: "service:create", draft: draft, missing: draft.missing(false), selection: draft.Selection, dry: r.DryRun})
 		if err == nil || !errors.Is(err, leases.ErrChanged) {
-			return s, err == nil && !r.DryRun || s != nil, err
+			return s, s != nil && !r.DryRun, err
 		}
 		if err := retryable(ctx, r.Name, err); err != nil {
 			return nil, false, err
@@ -123,7 +128,7 @@ func (s *Service) answers(draft *Service) error {
 		return problem.New(problem.CodeKeyConflict, "service %s not created: it stands already, with another definition (%s)", s.Name, s.State).
 			Advise("change it", "poolctl vlan service patch %s …", s.Name).
 			Advise("or end it first", "poolctl vlan service delete %s --wait", s.Name)
-	case v != vSame:
+	case v != vSame && !s.underWay():
 		return s.refusedState("created", v)
 	}
 	return nil

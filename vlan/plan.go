@@ -128,9 +128,10 @@ func (s *Service) fill(g *leases.Grant, p place) *Service {
 	return s
 }
 
-// gotten moves an allocating service on, once nothing is missing.
+// gotten moves an allocating service on, once nothing is missing and nobody wants
+// it gone.
 func (s *Service) gotten(p place) {
-	if s.State != Allocating {
+	if s.State != Allocating || s.Delete {
 		return
 	}
 	for _, at := range s.Attributes {
@@ -208,6 +209,13 @@ func (s *Service) compensate(then State, p place) ending {
 	}
 	s.finish(p)
 	return ends
+}
+
+// stop is compensate of a service whose deletion was asked for while somebody
+// worked on it.
+func (s *Service) stop(p place) ending {
+	s.because(ReasonDeleted, "deleted while it was being allocated")
+	return s.compensate(Gone, p)
 }
 
 // finish goes on to what follows, once no outside inventory has anything left.

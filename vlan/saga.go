@@ -66,6 +66,9 @@ func next(s *Service, x situation) todo {
 	if x.lock != "" && x.lock != x.mine {
 		return todo{}
 	}
+	if s.Delete && s.State != Deallocating {
+		return x.anybody(taskEnd)
+	}
 	switch s.State {
 	case Allocating:
 		return nextAllocating(s, x)
@@ -90,9 +93,6 @@ func (t todo) due() todo {
 // nextAllocating goes through the attributes in their order: the first that is
 // not at rest is worked on by its keeper, or waited for.
 func nextAllocating(s *Service, x situation) todo {
-	if s.Delete {
-		return x.anybody(s, taskEnd)
-	}
 	for i := range s.Attributes {
 		at := &s.Attributes[i]
 		if at.Step == "" {
@@ -111,7 +111,7 @@ func nextAllocating(s *Service, x situation) todo {
 		return todo{}
 	}
 	if len(s.missing(true))+len(s.missing(false)) == 0 {
-		return x.anybody(s, taskGotten)
+		return x.anybody(taskGotten)
 	}
 	return todo{}
 }
@@ -149,14 +149,14 @@ func nextDeallocating(s *Service, x situation) todo {
 		}
 	}
 	if !left {
-		return x.anybody(s, taskFinish)
+		return x.anybody(taskFinish)
 	}
 	return later
 }
 
 // anybody is a task that needs no inventory: whoever has the lock does it, else
 // the elected node.
-func (x situation) anybody(_ *Service, t task) todo {
+func (x situation) anybody(t task) todo {
 	if x.elected || x.lock == x.mine {
 		return todo{task: t}
 	}

@@ -59,6 +59,7 @@ func TestNext(t *testing.T) {
 		"deleted while allocating":               {record(Allocating, at("o1", StepWanted)), []func(*Service){del}, all{mine}, todo{task: taskEnd}},
 		"deleted, the worker is gone":            {record(Allocating, at("o2", StepAllocating)), []func(*Service){del}, all{elected}, todo{task: taskEnd}},
 		"deleted, another shall do it":           {record(Allocating, at("o1", StepWanted)), []func(*Service){del}, nil, todo{}},
+		"deleted, by a mark that came late":      {record(Allocated, at("e", "", 5)), []func(*Service){del}, all{elected}, todo{task: taskEnd}},
 		"all got, not written":                   {record(Allocating, at("o1", "", 0)), nil, all{elected}, todo{task: taskGotten}},
 		"give back ours":                         {record(Deallocating, at("o2", "", 4), at("o1", "", 0)), nil, nil, todo{task: taskRelease, attribute: 1}},
 		"give back another's":                    {record(Deallocating, at("o2", "", 4)), nil, all{elected}, todo{}},

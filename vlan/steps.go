@@ -58,7 +58,7 @@ func point(t task) string {
 func (t todo) settleInEtcd(s *Service, p place) ending {
 	switch t.task {
 	case taskEnd:
-		return s.compensate(Gone, p)
+		return s.stop(p)
 	case taskFinish:
 		s.finish(p)
 	case taskGotten:
@@ -181,7 +181,7 @@ func (a *Allocator) got(ctx context.Context, service, name string, vid uint32) e
 		at.clear()
 		at.VID, at.Token = &vid, leases.NewToken()
 		if s.State == Allocating && s.Delete {
-			return s.compensate(Gone, p), nil
+			return s.stop(p), nil
 		}
 		s.gotten(p)
 		return nil, nil
@@ -205,7 +205,7 @@ func (a *Allocator) refused(ctx context.Context, service string, was Attribute, 
 			return nil, nil
 		}
 		if s.Delete {
-			return s.compensate(Gone, p), nil
+			return s.stop(p), nil
 		}
 		return s.reject(was.Name, code, refusalText(was.Name, was.Inventory, cause, nil), p), nil
 	})
@@ -241,7 +241,7 @@ func (a *Allocator) askOutside(ctx context.Context, s *Service, name string) err
 			return nil, nil
 		}
 		if s.Delete && s.State == Allocating {
-			return s.compensate(Gone, p), nil
+			return s.stop(p), nil
 		}
 		s.finish(p)
 		return nil, nil
