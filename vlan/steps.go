@@ -144,7 +144,13 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 	}
 	i := s.index(name)
 	at := s.Attributes[i]
-	vid, err := a.allocateFrom(ctx, s, i)
+	vid := uint32(0)
+	switch err = a.alone(ctx, s, at); {
+	case err == nil:
+		vid, err = a.allocateFrom(ctx, s, i)
+	case passing(err):
+		return err // nothing was asked yet; the next to come asks by key
+	}
 	switch code := problem.CodeOf(err); {
 	case err == nil:
 		a.engine.Fault("outside:allocated")
@@ -156,6 +162,29 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 	default:
 		return again(ctx, func() error { return a.refused(ctx, s.Name, at, string(code), err) })
 	}
+}
+
+// alone refuses an allocation key under which another attribute has, or may have, a
+// VLAN of the same outside inventory: to the inventory they would be one. The
+// intent is written before this look, so of two that begin at once one sees the
+// other. One round trip.
+func (a *Allocator) alone(ctx context.Context, s *Service, at Attribute) error {
+	if err := a.engine.Sync(ctx); err != nil {
+		return err
+	}
+	for _, d := range a.engine.Documents(ctx) {
+		o, err := read(d, true)
+		if err != nil {
+			continue
+		}
+		for _, b := range o.Attributes {
+			same := b.Outside && b.Inventory == at.Inventory && b.Key == at.Key && !(o.Name == s.Name && b.Name == at.Name)
+			if same && (b.VID != nil || (b.Step != "" && b.Step != StepWanted)) {
+				return problem.New(problem.CodeKeyConflict, "allocation key %s of inventory %s is that of service %s (%s)", at.Key, at.Inventory, o.Name, b.Name)
+			}
+		}
+	}
+	return nil
 }
 
 func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (uint32, error) {
@@ -222,7 +251,12 @@ func (a *Allocator) askOutside(ctx context.Context, s *Service, name string) err
 		vid, found, err = inv.Find(ctx, at.Key)
 	}
 	a.engine.Fault("outside:asked")
+	if err == nil && found {
+		err = a.alone(ctx, s, *at)
+	}
 	switch {
+	case problem.CodeOf(err) == problem.CodeKeyConflict: // what is there is the other's
+		return a.refused(ctx, s.Name, *at, string(problem.CodeKeyConflict), err)
 	case errors.Is(err, ErrNoKeys):
 		return a.unknown(ctx, s.Name, name, StepAllocating, "whether a VLAN was allocated cannot be told: "+err.Error())
 	case err != nil:
