@@ -210,10 +210,11 @@ func (a *Agent) serving(ctx context.Context) (*core, error) {
 const nothingDone = "nothing was done"
 
 // unserved makes a refusal that says that etcd did not answer one that a caller
-// can act on: nothing was done, and where to look.
+// can act on: nothing was done, and where to look. One that is about a part of the
+// request is about that, not about etcd.
 func unserved(node string, err error) error {
 	var p *problem.Error
-	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || strings.Contains(p.Detail, nothingDone) {
+	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" || strings.Contains(p.Detail, nothingDone) {
 		return err
 	}
 	e := *p

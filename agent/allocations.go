@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,12 +18,13 @@ import (
 	"github.com/idpool/idpool/problem"
 )
 
-// keepWithin is how long an allocation with uids may take from its grant to being
-// kept. An agent that dies in between leaves nothing behind.
+// keepWithin is how long a grant may take until it is kept, where nobody could ask
+// for it again or uids take part. An agent that dies in between leaves nothing
+// behind.
 const keepWithin = time.Minute
 
-// allocator is the requester of uids that an allocation keeps: always the same, so
-// that a repeated request adds no other.
+// allocator is the requester of what is kept: always the same, so that a repeated
+// request adds no other.
 const allocator = "allocation"
 
 type listAllocationsIn struct {
@@ -177,7 +179,7 @@ func (s *server) putAllocation(ctx context.Context, who caller, in *putAllocatio
 	}
 	g, err := c.engine.Grant(ctx, req)
 	if err != nil {
-		return nil, c.explained("granted", err)
+		return nil, endsWhole(in.Key, aboutVLANs(c.explained("granted", err)))
 	}
 	held := g.Held
 	if uids {
@@ -258,12 +260,34 @@ func readAllocation(key string, who caller, b api.AllocationRequest) (req leases
 		req.Wants = append(req.Wants, w)
 	}
 	if uids {
-		req.TTL = keepWithin
-		req.Requester = leases.Requester{
-			ID: allocator, Hold: leases.HoldTTL, Deadline: int64(leases.BootTime() + keepWithin), Until: time.Now().Add(keepWithin).UTC().Truncate(time.Millisecond),
-		}
+		inTransit(&req)
 	}
 	return req, uids, nil
+}
+
+// inTransit locks what a request gets for a short while, until [core.keep].
+func inTransit(req *leases.GrantRequest) {
+	req.TTL = keepWithin
+	req.Requester = leases.Requester{
+		ID: allocator, Hold: leases.HoldTTL, Deadline: int64(leases.BootTime() + keepWithin), Until: time.Now().Add(keepWithin).UTC().Truncate(time.Millisecond),
+	}
+}
+
+// endsWhole advises to end an allocation by its own command, whichever of its ids
+// the engine speaks of.
+func endsWhole(key string, err error) error {
+	var p *problem.Error
+	if !errors.As(err, &p) {
+		return err
+	}
+	e := *p
+	e.Try = slices.Clone(p.Try)
+	for i, t := range e.Try {
+		if strings.HasSuffix(t.Command, " release --key "+key) {
+			e.Try[i].Command = "poolctl allocation delete " + key
+		}
+	}
+	return &e
 }
 
 // deleteAllocation ends what a key of the caller stands for. Others that joined a

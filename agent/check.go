@@ -61,7 +61,7 @@ func findingView(f vlan.Finding) api.Finding {
 	if f.Attribute != "" {
 		subject += ", " + f.Attribute
 	}
-	v := api.Finding{Kind: f.Kind, Subject: subject, Detail: f.Detail, Try: []problem.Advice{}}
+	v := api.Finding{Kind: f.Kind, Subject: subject, Detail: strings.TrimPrefix(f.Detail, subject+": "), Try: []problem.Advice{}}
 	if f.Try != "" {
 		v.Try = append(v.Try, problem.Advice{When: "next", Command: f.Try})
 	}

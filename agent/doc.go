@@ -31,8 +31,10 @@
 //	etcd (embedded)  Run, with --embedded               after work
 //	watch of etcd    the embedded server runs           the server ends
 //
-// Below work the engine's own goroutines run, see package leases. net/http has
-// one for each connection: at most as long as the request plus shutdown's grace.
+// Below work the engine's own goroutines run, see package leases, and the services'
+// (package vlan), which begin when the node is registered and end with the engine,
+// or end it. net/http has one for each connection: at most as long as the request
+// plus shutdown's grace.
 //
 // # Errors
 //

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -228,4 +229,16 @@ func (n *node) raw(t testing.TB, method, path, body string, header ...string) (i
 		t.Fatal(err)
 	}
 	return res.StatusCode, res.Header, text
+}
+
+// get reads a path as JSON.
+func (n *node) get(t testing.TB, path string, into any) {
+	t.Helper()
+	code, _, body := n.raw(t, "GET", path, "")
+	if code != http.StatusOK {
+		t.Fatalf("GET %s: %d %s", path, code, body)
+	}
+	if err := json.Unmarshal(body, into); err != nil {
+		t.Fatal(err)
+	}
 }

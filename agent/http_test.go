@@ -12,11 +12,20 @@ import (
 
 // endpoints is the contract: what poolctl and package api call.
 var endpoints = []string{
-	"DELETE /v1/nodes/{node}", "DELETE /v1/reservations", "DELETE /v1/uid-pools/{pool}", "DELETE /v1/uids", "DELETE /v1/uids/{uid}",
-	"GET /healthz", "GET /readyz", "GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/reservations", "GET /v1/status", "GET /v1/uid-pools",
-	"GET /v1/uid-pools/{pool}", "GET /v1/uids", "GET /v1/uids/{uid}", "PATCH /v1/uid-pools/{pool}", "POST /v1/nodes/{node}/fence",
-	"POST /v1/nodes/{node}/leave", "POST /v1/nodes/{node}/unfence", "POST /v1/reservations", "POST /v1/uid-pools/{pool}/uids",
-	"POST /v1/uids/{uid}/adopt", "POST /v1/uids/{uid}/confirm", "POST /v1/uids/{uid}/nodes", "POST /v1/uids/{uid}/renew", "PUT /v1/uid-pools/{pool}",
+	"DELETE /v1/allocations/{key}", "DELETE /v1/nodes/{node}", "DELETE /v1/reservations", "DELETE /v1/uid-pools/{pool}", "DELETE /v1/uids",
+	"DELETE /v1/uids/{uid}", "DELETE /v1/vlan-inventories/{inventory}", "DELETE /v1/vlan-inventories/{inventory}/vlans",
+	"DELETE /v1/vlan-inventories/{inventory}/vlans/{vid}", "DELETE /v1/vlan-services/{service}", "GET /healthz", "GET /readyz", "GET /v1/allocations",
+	"GET /v1/allocations/{key}", "GET /v1/check", "GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/reservations", "GET /v1/status",
+	"GET /v1/uid-pools", "GET /v1/uid-pools/{pool}", "GET /v1/uids", "GET /v1/uids/{uid}", "GET /v1/vlan-inventories",
+	"GET /v1/vlan-inventories/{inventory}", "GET /v1/vlan-inventories/{inventory}/export", "GET /v1/vlan-inventories/{inventory}/vlans",
+	"GET /v1/vlan-inventories/{inventory}/vlans/{vid}", "GET /v1/vlan-services", "GET /v1/vlan-services/{service}", "PATCH /v1/uid-pools/{pool}",
+	"PATCH /v1/vlan-inventories/{inventory}", "PATCH /v1/vlan-services/{service}", "POST /v1/nodes/{node}/fence", "POST /v1/nodes/{node}/leave",
+	"POST /v1/nodes/{node}/unfence", "POST /v1/reservations", "POST /v1/uid-pools/{pool}/uids", "POST /v1/uids/{uid}/adopt",
+	"POST /v1/uids/{uid}/confirm", "POST /v1/uids/{uid}/nodes", "POST /v1/uids/{uid}/renew", "POST /v1/vlan-inventories/{inventory}/import",
+	"POST /v1/vlan-inventories/{inventory}/vlans", "POST /v1/vlan-services/{service}/begin", "POST /v1/vlan-services/{service}/confirm",
+	"POST /v1/vlan-services/{service}/extend", "POST /v1/vlan-services/{service}/fail", "POST /v1/vlan-services/{service}/removed",
+	"POST /v1/vlan-services/{service}/retry", "PUT /v1/allocations/{key}", "PUT /v1/uid-pools/{pool}", "PUT /v1/vlan-inventories/{inventory}",
+	"PUT /v1/vlan-services/{service}",
 }
 
 func TestOpenAPI(t *testing.T) {

@@ -167,16 +167,22 @@ func (c *core) runImport(ctx context.Context, who caller, in *importIn, plan imp
 	return out.done(ctx, c, p, done, plan, fresh), nil
 }
 
-// setRanges gives a new inventory the file's; another keeps its own.
+// setRanges gives a new inventory the file's; another keeps its own. The counts
+// that it returns have what was imported before.
 func (c *core) setRanges(ctx context.Context, pool string, dry bool, plan importPlan, fresh bool) (leases.PoolInfo, error) {
-	if !fresh {
-		return c.engine.Pool(pool)
+	if fresh {
+		p, _, err := c.engine.SetPool(ctx, pool, dry, func(p *leases.Pool, _ bool) error {
+			p.Outside, p.Ranges = nil, plan.ranges
+			return nil
+		})
+		if err != nil || dry {
+			return p, err
+		}
 	}
-	p, _, err := c.engine.SetPool(ctx, pool, dry, func(p *leases.Pool, _ bool) error {
-		p.Outside, p.Ranges = nil, plan.ranges
-		return nil
-	})
-	return p, err
+	if err := c.engine.Sync(ctx); err != nil {
+		return leases.PoolInfo{}, err
+	}
+	return c.engine.Pool(pool)
 }
 
 // done fills in what came of it.

@@ -41,7 +41,7 @@ func (s *server) inventoryRoutes() {
 	add(s, huma.Operation{OperationID: "put-vlan-inventory", Method: http.MethodPut, Path: "/v1/vlan-inventories/{inventory}", Summary: "Create or replace an inventory", Tags: tags}, s.putInventory)
 	add(s, huma.Operation{OperationID: "patch-vlan-inventory", Method: http.MethodPatch, Path: "/v1/vlan-inventories/{inventory}", Summary: "Change an inventory: add, then remove, then replace", Tags: tags}, s.patchInventory)
 	add(s, huma.Operation{OperationID: "delete-vlan-inventory", Method: http.MethodDelete, Path: "/v1/vlan-inventories/{inventory}", Summary: "Delete an inventory that nothing is held from", Tags: tags}, s.deleteInventory)
-	add(s, huma.Operation{OperationID: "import-vlan-inventory", Method: http.MethodPost, Path: "/v1/vlan-inventories/{inventory}/import", Summary: "Take over what a pool file has in use", Tags: tags}, s.importFile)
+	add(s, huma.Operation{OperationID: "import-vlan-inventory", Method: http.MethodPost, Path: "/v1/vlan-inventories/{inventory}/import", Summary: "Take over what a pool file has in use", Tags: tags, SkipValidateBody: true}, s.importFile)
 	add(s, huma.Operation{OperationID: "export-vlan-inventory", Method: http.MethodGet, Path: "/v1/vlan-inventories/{inventory}/export", Summary: "The inventory as a pool file", Tags: tags}, s.exportFile)
 }
 

@@ -42,7 +42,7 @@ func defineInventory(b api.Inventory) (inventoryDefinition, error) {
 			faults = append(faults, eitherRangesOrFile())
 		}
 	}
-	faults = append(faults, setInventoryPolicy(&d.policy, b.InventoryPolicy)...)
+	faults = append(faults, d.setPolicy(b.InventoryPolicy)...)
 	return d, gather(dropNil(faults))
 }
 
@@ -71,7 +71,7 @@ func changeInventory(p *leases.Pool, b api.InventoryPatch) error {
 		d.outside = nil
 		faults = append(faults, d.edit(b)...)
 	}
-	faults = append(faults, setInventoryPolicy(&d.policy, b.InventoryPolicy)...)
+	faults = append(faults, d.setPolicy(b.InventoryPolicy)...)
 	if err := gather(dropNil(faults)); err != nil {
 		return err
 	}
@@ -126,9 +126,12 @@ func setOutside(o *leases.Outside, file, on, settle string) error {
 	return setDuration(&o.Settle, "settle", settle)
 }
 
-// setInventoryPolicy takes the fields that are given.
-func setInventoryPolicy(p *leases.Policy, b api.InventoryPolicy) []error {
-	return setPolicy(p, api.PoolPolicy{Order: b.Order, Cooldown: b.Cooldown, LowWater: b.LowWater})
+// setPolicy takes the fields that are given. A file has none of them.
+func (d *inventoryDefinition) setPolicy(b api.InventoryPolicy) []error {
+	if d.outside != nil && b != (api.InventoryPolicy{}) {
+		return []error{problem.New(problem.CodeInvalid, "order, cooldown and low_water are of ranges: of a file the lowest VLAN is taken, and free at once when it comes back")}
+	}
+	return setPolicy(&d.policy, api.PoolPolicy{Order: b.Order, Cooldown: b.Cooldown, LowWater: b.LowWater})
 }
 
 // parseVLANs reads ranges of VLAN ids that can be granted, 1 to 4094, in the

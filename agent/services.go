@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -89,7 +91,7 @@ func (s *server) serviceRoutes() {
 	add(s, huma.Operation{OperationID: "removed-vlan-service", Method: http.MethodPost, Path: path + "/removed", Summary: "The devices are clean: the VLANs that a delete with hold kept may go", Tags: tags}, s.removedService)
 }
 
-func (w caller) by() vlan.By { return vlan.By{Caller: w.name, Operator: w.operator} }
+func (c caller) by() vlan.By { return vlan.By{Caller: c.name, Operator: c.operator} }
 
 func (s *server) getService(ctx context.Context, who caller, in *servicePath) (*serviceOut, error) {
 	c, err := s.a.serving(ctx)
@@ -156,10 +158,13 @@ func (s *server) putService(ctx context.Context, who caller, in *putServiceIn) (
 	r.DryRun = in.DryRun
 	v, changed, err := c.vlans.Allocate(ctx, r)
 	if err != nil {
-		return nil, err
+		return nil, ofThe(in.Service, "not created", aboutVLANs(err))
 	}
 	out := c.serviceAnswer(who, in.Service, v, changed)
-	if changed && out.Status == http.StatusOK && !in.DryRun {
+	switch {
+	case in.DryRun && v != nil: // what would be, of which nothing is
+		out.Status, out.Body.Token, out.Body.CreatedAt, out.Body.StateSince, out.Body.Hold = http.StatusOK, "", nil, nil, nil
+	case changed && out.Status == http.StatusOK:
 		out.Status = http.StatusCreated
 	}
 	return out, nil
@@ -244,4 +249,13 @@ func (s *server) change(ctx context.Context, who caller, name, ifMatch, not stri
 		ch.Token = v.Token
 	}
 	return c, ch, nil
+}
+
+// ofThe begins a refusal with the service it is about, if it does not name it.
+func ofThe(service, not string, err error) error {
+	var p *problem.Error
+	if !errors.As(err, &p) || strings.Contains(p.Detail, "service "+service) || strings.HasPrefix(p.Detail, "service: ") {
+		return err
+	}
+	return prefixed("service "+service+" "+not+": ", err)
 }

@@ -19,9 +19,32 @@ func (s *server) changed(ctx context.Context, who caller, name, ifMatch, not str
 	}
 	v, changed, err := do(c, ch)
 	if err != nil {
-		return nil, err
+		return nil, ofThe(name, not, aboutVLANs(err))
 	}
-	return c.serviceAnswer(who, name, v, changed), nil
+	return c.serviceAnswer(who, name, c.soon(ctx, v), changed), nil
+}
+
+// soonEnough is how long a change waits for what is given back to a pool file: most
+// often it is there before anybody would look again.
+const soonEnough = 2 * time.Second
+
+// soon is a service a moment later, if it is on its way to an end.
+func (c *core) soon(ctx context.Context, v *vlan.Service) *vlan.Service {
+	if v == nil || v.State != vlan.Deallocating || v.HoldIDs {
+		return v
+	}
+	short, cancel := context.WithTimeout(ctx, soonEnough)
+	defer cancel()
+	now, err := c.vlans.Wait(short, v.Name, func(n *vlan.Service) bool {
+		return n == nil || n.Token != v.Token || n.State != vlan.Deallocating
+	})
+	switch {
+	case err != nil:
+		return v
+	case now != nil && now.Token != v.Token:
+		return nil
+	}
+	return now
 }
 
 func (s *server) beginService(ctx context.Context, who caller, in *changeServiceIn) (*serviceOut, error) {
@@ -102,7 +125,7 @@ func (s *server) deleteService(ctx context.Context, who caller, in *deleteServic
 	if err != nil {
 		return nil, err
 	}
-	out := c.serviceAnswer(who, in.Service, v, changed)
+	out := c.serviceAnswer(who, in.Service, c.soon(ctx, v), changed)
 	if out.Body.State == api.ServiceGone && !changed {
 		out.Status = http.StatusNoContent
 	}

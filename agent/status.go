@@ -93,13 +93,13 @@ func (a *Agent) notReady() (problem.Code, []string) {
 	return code, why
 }
 
-func (s *server) status(context.Context, caller, *struct{}) (*statusOut, error) {
+func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut, error) {
 	a := s.a
 	_, why := a.notReady()
 	st := api.Status{
 		Node: a.cfg.Node, State: nodeStarting, Version: a.cfg.Version, PID: a.pid, Socket: a.cfg.Socket,
 		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why,
-		Pools: []api.Pool{}, Nodes: []api.Node{}, Counts: map[string]uint64{},
+		Pools: []api.Pool{}, Nodes: []api.Node{}, Counts: map[string]uint64{}, Inventories: []api.Inventory{}, Services: map[string]uint64{},
 	}
 	if st.Endpoints == nil {
 		st.Endpoints = []string{}
@@ -108,13 +108,13 @@ func (s *server) status(context.Context, caller, *struct{}) (*statusOut, error) 
 	c := a.core
 	a.mu.Unlock()
 	if c != nil {
-		c.addStatus(&st)
+		c.addStatus(ctx, &st)
 	}
 	return &statusOut{st}, nil
 }
 
 // addStatus adds what the engine knows.
-func (c *core) addStatus(st *api.Status) {
+func (c *core) addStatus(ctx context.Context, st *api.Status) {
 	o := c.engine.Overview()
 	st.ClusterID = fmt.Sprintf("%x", c.client.ClusterID())
 	st.Epoch, st.EpochNumber, st.EpochState = o.Meta.Epoch, o.Meta.Number, o.Meta.State
@@ -127,6 +127,12 @@ func (c *core) addStatus(st *api.Status) {
 	}
 	for _, p := range c.engine.Pools() {
 		st.Pools = append(st.Pools, poolView(p))
+	}
+	for _, p := range c.engine.Inventories() {
+		st.Inventories = append(st.Inventories, c.inventoryView(ctx, p))
+	}
+	for _, v := range c.vlans.List(ctx) {
+		st.Services[string(v.State)]++
 	}
 	select {
 	case <-c.engine.Ready():

@@ -2,9 +2,12 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -76,15 +79,17 @@ func (s *server) listVLANs(ctx context.Context, who caller, in *listVLANsIn) (*v
 		return nil, err
 	}
 	not := "VLANs of " + in.Inventory + " not listed"
-	p, err := c.etcdInventory(in.Inventory, not)
+	p, err := c.inventory(in.Inventory, not)
 	if err != nil {
 		return nil, err
 	}
-	within := allVLANs
+	var within *idset.Set
 	if in.VIDs != "" {
-		if within, err = parseVLANs(in.VIDs); err != nil {
+		set, err := parseVLANs(in.VIDs)
+		if err != nil {
 			return nil, prefixed(not+": vids: ", err)
 		}
+		within = &set
 	}
 	from, err := vlanCursor(in.Cursor)
 	if err != nil {
@@ -92,13 +97,21 @@ func (s *server) listVLANs(ctx context.Context, who caller, in *listVLANsIn) (*v
 	}
 	out := &vlansOut{}
 	out.Body.Items = []api.VLAN{}
-	if in.State == api.StateFree {
+	switch {
+	case p.Outside != nil:
+		f, err := c.fileVLANs(ctx, in.Inventory, p, not)
+		if err != nil {
+			return nil, err
+		}
+		f.list(in, within, from, &out.Body)
+		return out, nil
+	case in.State == api.StateFree:
 		c.listFreeVLANs(p, in, within, from, &out.Body)
 		return out, nil
 	}
 	space := cluster.VLANSpace(in.Inventory)
 	infos := c.engine.List(ctx, nil, in.Limit+1, func(ref leases.Ref, claim *leases.Claim) bool {
-		return ref.Space == space && ref.ID >= from && within.Contains(ref.ID) && chosen(in, claim)
+		return ref.Space == space && ref.ID >= from && (within == nil || within.Contains(ref.ID)) && chosen(in, claim)
 	})
 	if len(infos) > in.Limit {
 		infos = infos[:in.Limit]
@@ -118,12 +131,15 @@ func chosen(in *listVLANsIn, c *leases.Claim) bool {
 
 // listFreeVLANs lists ids that have no claim. Filters on what only a claim has
 // select none.
-func (c *core) listFreeVLANs(p leases.PoolInfo, in *listVLANsIn, within idset.Set, from uint32, page *api.List[api.VLAN]) {
+func (c *core) listFreeVLANs(p leases.PoolInfo, in *listVLANsIn, within *idset.Set, from uint32, page *api.List[api.VLAN]) {
 	if in.Holder != "" || in.Key != "" || in.Service != "" {
 		return
 	}
 	taken := c.engine.Taken(cluster.VLANSpace(in.Inventory))
-	free := p.IDs().Intersect(within)
+	free := p.IDs()
+	if within != nil {
+		free = free.Intersect(*within)
+	}
 	for id, ok := free.NextWithout(taken, from); ok; id, ok = free.NextWithout(taken, id+1) {
 		if len(page.Items) == in.Limit {
 			page.Next = decimal(int(page.Items[in.Limit-1].VID))
@@ -138,7 +154,7 @@ func vlanCursor(text string) (uint32, error) {
 	if text == "" {
 		return 0, nil
 	}
-	id, err := strconv.ParseUint(text, 10, 16)
+	id, err := strconv.ParseUint(text, 10, 32)
 	if err != nil {
 		return 0, problem.New(problem.CodeInvalid, "cursor %q is none that a page gave", text)
 	}
@@ -153,18 +169,38 @@ func (s *server) getVLAN(ctx context.Context, who caller, in *vlanPath) (*vlanOu
 	not := vlanText(in.Inventory, in.VID) + " not shown"
 	info := c.engine.Get(ctx, vlanRef(in.Inventory, in.VID))
 	if info.Claim == nil {
-		if _, err := c.etcdInventory(in.Inventory, not); err != nil {
+		p, err := c.inventory(in.Inventory, not)
+		if err != nil {
 			return nil, err
+		}
+		if p.Outside != nil {
+			return c.getFileVLAN(ctx, in, p, not)
 		}
 		if err := c.readable("claims/vlan/"+in.Inventory+"/"+tenDigits(in.VID), not); err != nil {
 			return nil, err
 		}
 		if len(info.Pools) == 0 {
-			return nil, problem.New(problem.CodeNotFound, "VLAN %d is not in inventory %s and nobody holds it", in.VID, in.Inventory).
-				Advise("look", "poolctl vlan inventory show %s", in.Inventory)
+			return nil, noSuchVLAN(in)
 		}
 	}
 	return &vlanOut{http.StatusOK, vlanView(who, info)}, nil
+}
+
+func noSuchVLAN(in *vlanPath) error {
+	return problem.New(problem.CodeNotFound, "VLAN %d is not in inventory %s and nobody holds it", in.VID, in.Inventory).
+		Advise("look", "poolctl vlan inventory show %s", in.Inventory)
+}
+
+func (c *core) getFileVLAN(ctx context.Context, in *vlanPath, p leases.PoolInfo, not string) (*vlanOut, error) {
+	f, err := c.fileVLANs(ctx, in.Inventory, p, not)
+	if err != nil {
+		return nil, err
+	}
+	v := f.vlan(in.VID)
+	if v.State == api.StateFree && !v.InInventory {
+		return nil, noSuchVLAN(in)
+	}
+	return &vlanOut{http.StatusOK, v}, nil
 }
 
 func vlanText(inventory string, vid uint32) string {
@@ -219,24 +255,46 @@ func (s *server) allocateVLAN(ctx context.Context, who caller, in *allocateVLANI
 		err = readWait(&req, b.Wait)
 	}
 	if err != nil {
-		return nil, prefixed(not+": ", err)
+		return nil, err
 	}
 	req.Wants = []leases.Want{want}
-	g, err := c.engine.Grant(ctx, req)
-	switch {
-	case err != nil:
-		return nil, err
-	case len(g.Held) != 1:
-		return nil, problem.New(problem.CodeInternal, "bug: %d VLANs granted where one was asked for", len(g.Held))
-	case ctx.Err() != nil && req.Key == "" && !g.Same:
-		return nil, s.undo(ctx, c, who, g)
+	if req.Key == "" { // nobody could ask again: what is lost on the way comes back
+		inTransit(&req)
 	}
-	out := &vlanOut{http.StatusCreated, c.heldVLAN(ctx, who, g.Held[0])}
+	g, err := c.engine.Grant(ctx, req)
+	if err != nil {
+		return nil, aboutVLANs(err)
+	}
+	held := g.Held
+	if req.Key == "" {
+		if held, err = c.keep(ctx, g); err != nil {
+			return nil, err
+		}
+	}
+	switch {
+	case len(held) != 1:
+		return nil, problem.New(problem.CodeInternal, "bug: %d VLANs granted where one was asked for", len(held))
+	case ctx.Err() != nil && req.Key == "":
+		return nil, c.undoVLAN(ctx, who, g)
+	}
+	out := &vlanOut{http.StatusCreated, c.heldVLAN(ctx, who, held[0])}
 	out.Body.Token = g.Token
 	if g.Same {
 		out.Status = http.StatusOK
 	}
 	return out, nil
+}
+
+// undoVLAN gives a grant back whose client went away: nobody knows its token.
+func (c *core) undoVLAN(ctx context.Context, who caller, g *leases.Grant) error {
+	gone := context.Cause(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	_, _, err := c.engine.Release(ctx, leases.Release{Refs: []leases.Ref{g.Held[0].Ref}, Token: g.Token, By: who.name + ", whose request was cut off", Whole: true})
+	if err != nil {
+		return err
+	}
+	return problem.Wrap(problem.CodeUnavailable, gone, "the request was cut off; what was granted is given back")
 }
 
 // readVLANWant is what a request may get. It rests on the request alone, not on the
@@ -255,20 +313,20 @@ func readVLANWant(inventory string, b api.VLANRequestBody) (leases.Want, error) 
 	if b.From != "" {
 		from, err := parseVLANs(b.From)
 		if err != nil {
-			return w, in("from", err)
+			return w, in("no VLAN granted: from", err)
 		}
 		within = from
 	}
 	exclude, err := parseVLANs(b.Exclude)
 	if err != nil {
-		return w, in("exclude", err)
+		return w, in("no VLAN granted: exclude", err)
 	}
 	within = ofParity(within.Remove(exclude), b.Parity)
 	switch {
 	case within.IsEmpty():
-		return w, problem.New(problem.CodeInvalid, "from, exclude and parity leave no VLAN")
+		return w, problem.New(problem.CodeInvalid, "no VLAN granted: from, exclude and parity leave none")
 	case b.VID != nil && !within.Contains(*b.VID):
-		return w, problem.New(problem.CodeInvalid, "VLAN %d is asked for, and from, exclude or parity rule it out", *b.VID)
+		return w, problem.New(problem.CodeInvalid, "no VLAN granted: %d is asked for, and from, exclude or parity rule it out", *b.VID)
 	}
 	w.Within = &within
 	return w, nil
@@ -286,6 +344,30 @@ func ofParity(ids idset.Set, parity string) idset.Set {
 		}
 	}
 	return out
+}
+
+// longList is a list of numbers that nobody reads to its end, such as all odd ones.
+var longList = regexp.MustCompile(`(\d+(?:-\d+)?,){12,}\d+(?:-\d+)?`)
+
+// aboutVLANs makes a refusal of the engine one that a person reads: long lists are
+// cut.
+func aboutVLANs(err error) error {
+	var p *problem.Error
+	if !errors.As(err, &p) {
+		return err
+	}
+	short := func(text string) string {
+		return longList.ReplaceAllStringFunc(text, func(list string) string {
+			parts := strings.Split(list, ",")
+			return strings.Join(parts[:4], ",") + ",…," + parts[len(parts)-1]
+		})
+	}
+	e := *p
+	e.Detail, e.Notes = short(p.Detail), slices.Clone(p.Notes)
+	for i := range e.Notes {
+		e.Notes[i] = short(e.Notes[i])
+	}
+	return &e
 }
 
 func readWait(req *leases.GrantRequest, text string) error {

@@ -9,6 +9,11 @@
 // gives it back. [Client.ExecWithUID] does all of it around a function
 // (Ganeti's ExecWithUnusedUid).
 //
+// VLANs belong to inventories. [Client.Services] gets all that a network service
+// needs, or none, and gives them back when it fails ([ServicesService.Exec] around
+// a function); [Client.VLANs] grants single ones; [Client.Allocations] any mix of
+// uids and VLANs under one key; [Client.Inventories] defines where they are from.
+//
 // A Client is safe for concurrent use. Errors are *[problem.Error] and match
 // the sentinels of this package with errors.Is, whichever machine found them.
 package api

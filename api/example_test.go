@@ -23,3 +23,21 @@ func ExampleClient_ExecWithUID() {
 	// no agent answers on /nonexistent/agent.sock (the socket does not exist); nothing was done
 	// true
 }
+
+// The VLANs are there while the function runs, and come back if it fails.
+func ExampleServicesService_Exec() {
+	client := api.New(api.Options{Agent: "unix:///nonexistent/agent.sock"})
+	defer client.Close()
+	edge := api.ServiceRequest{Name: "edge-7", Attributes: []api.ServiceWant{
+		{Name: api.NorthVLAN, Inventory: "fabric-a"},
+		{Name: api.SouthVLAN, Inventory: "fabric-b"},
+	}}
+	err := client.Services().Exec(context.Background(), edge, func(ctx context.Context, v *api.Service) error {
+		north, _ := v.VID(api.NorthVLAN)
+		fmt.Println("configuring VLAN", north)
+		return nil
+	})
+	fmt.Println(err)
+	// Output:
+	// no agent answers on /nonexistent/agent.sock (the socket does not exist); nothing was done
+}

@@ -2,12 +2,10 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/idpool/idpool/problem"
@@ -150,92 +148,4 @@ func (s *ServicesService) send(ctx context.Context, name string, q call) (Servic
 		return Service{}, q.unreadable(fmt.Errorf("it names service %q in state %q", v.Name, v.State))
 	}
 	return v, nil
-}
-
-// Exec makes a service, calls fn with it and confirms it. (The seed's failsafe
-// allocation around a function.)
-//
-// When fn returns an error or panics, the service fails for that reason: its VLANs
-// are released, and the error or panic is passed on; an error of that is joined to
-// it. When fn returns nil the service is confirmed; an error of that is returned
-// and nothing is released, since what fn configured may be in use. What fn itself
-// confirmed, failed or deleted is left as it is.
-//
-// The service is bound to this process where the agent is on a Unix socket: if the
-// process dies its VLANs come back. Elsewhere r.ConfirmWithin does that. r.Hold
-// must be left nil. A service of that name that is up already is what an earlier
-// run made: fn is not called.
-func (s *ServicesService) Exec(ctx context.Context, r ServiceRequest, fn func(ctx context.Context, v *Service) error) (err error) {
-	if r.Hold != nil {
-		return problem.New(problem.CodeInvalid, "Exec binds the service to its process; another hold was given")
-	}
-	if s.c.address.socket != "" {
-		r.Hold = &Hold{Kind: HoldPID, PID: os.Getpid()}
-	}
-	v, err := s.Create(ctx, r, WriteOptions{})
-	if err != nil {
-		return err
-	}
-	if v.State == ServiceAllocating {
-		if v, err = s.Wait(ctx, r.Name, func(v Service) bool { return v.State != ServiceAllocating }); err != nil {
-			return err
-		}
-	}
-	switch {
-	case v.State == ServiceUp:
-		return nil
-	case v.State != ServiceAllocated:
-		return problem.New(problem.CodeNotHeld, "service %s is %s (%s): nothing was run for it", v.Name, v.State, v.Reason).
-			Advise("look", "poolctl vlan service show %s", v.Name)
-	}
-	if err := s.during(ctx, &v, fn); err != nil {
-		return err
-	}
-	_, err = s.Confirm(ctx, v.Name, v.Token)
-	if problem.CodeOf(err) == problem.CodeNotFound {
-		return nil // fn deleted it
-	}
-	return err
-}
-
-// during calls fn; whatever is not success fails the service.
-func (s *ServicesService) during(ctx context.Context, v *Service, fn func(ctx context.Context, v *Service) error) (err error) {
-	reason := "the program that provisioned it panicked"
-	succeeded := false
-	// Deferred, so that a panic (or runtime.Goexit) of fn counts as a failure and
-	// goes on its way with its stack untouched.
-	defer func() {
-		if succeeded {
-			return
-		}
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
-		defer cancel()
-		if _, undone := s.Fail(undo, v.Name, v.Token, reason); undone != nil && !errors.Is(undone, ErrNotFound) {
-			err = errors.Join(err, fmt.Errorf("undo service %s: %w", v.Name, undone))
-		}
-	}()
-	err = fn(ctx, v)
-	succeeded = err == nil
-	if err != nil {
-		reason = clip(err.Error(), maxReason)
-	}
-	return err
-}
-
-// maxReason is the longest reason that is sent, in bytes.
-const maxReason = 1000
-
-// clip cuts a text at a rune.
-func clip(text string, bytes int) string {
-	if len(text) <= bytes {
-		return text
-	}
-	cut := 0
-	for i := range text {
-		if i > bytes {
-			break
-		}
-		cut = i
-	}
-	return text[:cut] + "…"
 }

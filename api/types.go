@@ -260,6 +260,9 @@ type Status struct {
 	Pools    []Pool            `json:"pools"`
 	Nodes    []Node            `json:"nodes"`
 	Counts   map[string]uint64 `json:"counts"`
+	// Inventories are those of VLANs, Services the number of services by state.
+	Inventories []Inventory       `json:"inventories"`
+	Services    map[string]uint64 `json:"services"`
 	// Unreadable are keys under the root that this version cannot read.
 	Unreadable []string `json:"unreadable,omitempty"`
 }

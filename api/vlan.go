@@ -60,8 +60,9 @@ func (s *InventoriesService) send(ctx context.Context, q call) (Inventory, error
 }
 
 // Import reads a pool file (JSON; at most 1 MiB): ids that it has as used become
-// claims of the caller, in state used. An inventory that does not exist is made
-// with the file's range. Importing again changes nothing.
+// claims of the caller, in state used. An inventory that does not exist, or has no
+// ranges, gets the file's range once they are. Importing again changes nothing, and
+// goes on where an import was cut off. Operators only, unless it is a dry run.
 func (s *InventoriesService) Import(ctx context.Context, name string, file []byte, o ImportOptions) (ImportResult, error) {
 	what := "nothing imported into inventory " + name
 	if !json.Valid(file) {

@@ -1,5 +1,5 @@
-// Command poolctl asks an idpool agent for uids and administers pools and
-// nodes. It wires flags to package api and prints what comes back; decisions
+// Command poolctl asks an idpool agent for uids and VLANs and administers pools,
+// inventories, services and nodes. It wires flags to package api and prints what comes back; decisions
 // are the agent's. "uid pool check", "uid pool suggest", "uid probe" and "version"
 // work without an agent, "demo" brings its own, and "uid exec" runs a command here.
 //
@@ -21,6 +21,7 @@
 // are for people and may change.
 //
 // Each command is an options struct, a constructor and a run method with
-// injected streams and client. Goroutines run in "uid exec" only: one reaps,
-// one forwards signals, one confirms; all end with the command.
+// injected streams and client. Goroutines run in "uid exec": one reaps, one
+// forwards signals, one confirms; and in "vlan inventory import" on a terminal:
+// one counts. All end with the command.
 package main

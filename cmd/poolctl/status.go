@@ -58,6 +58,12 @@ func (f *Factory) printStatus(st api.Status) error {
 			return err
 		}
 	}
+	if len(st.Inventories) > 0 {
+		fmt.Fprintln(f.Out)
+		if err := inventorySheet.table(f.Out, st.Inventories, wide, true); err != nil {
+			return err
+		}
+	}
 	if len(st.Nodes) > 0 {
 		fmt.Fprintln(f.Out)
 		return nodeSheet.table(f.Out, st.Nodes, wide, true)
@@ -90,8 +96,22 @@ func statusLines(st api.Status) [][2]string {
 		{"mirror", st.MirrorStale},
 		{"no proof", st.NoProof},
 		{"uids", holdsText(st.Counts)},
+		{"services", servicesText(st.Services)},
 		{"unreadable", strings.Join(st.Unreadable, ", ")},
 	}
+}
+
+// servicesText counts services in the order of a service's life.
+func servicesText(services map[string]uint64) string {
+	var parts []string
+	for _, state := range []string{
+		api.ServiceAllocating, api.ServiceAllocated, api.ServiceRejected, api.ServiceProvisioning, api.ServiceUp, api.ServiceDeallocating, api.ServiceFailed,
+	} {
+		if n := services[state]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // versionInfo is what "version" tells.
