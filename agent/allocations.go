@@ -113,14 +113,14 @@ func allocationView(who caller, infos []leases.ClaimInfo) api.Allocation {
 		if who.operator || who.name == c.Caller {
 			v.Token = c.Token
 		}
-		v.Items = append(v.Items, itemView(info.Ref, c, ""))
+		v.Items = append(v.Items, itemView(info.Ref, c))
 	}
 	return v
 }
 
-func itemView(ref leases.Ref, c *leases.Claim, name string) api.AllocationItem {
+func itemView(ref leases.Ref, c *leases.Claim) api.AllocationItem {
 	id := ref.ID
-	item := api.AllocationItem{Name: name, State: c.State.String()}
+	item := api.AllocationItem{Name: c.Attribute, State: c.State.String()}
 	if inventory, ok := ref.Space.Inventory(); ok {
 		item.VID, item.Inventory = &id, inventory
 		return item
@@ -193,7 +193,7 @@ func (s *server) putAllocation(ctx context.Context, who caller, in *putAllocatio
 	if g.Same {
 		out.Status = http.StatusOK
 	}
-	for i, h := range held {
+	for _, h := range held {
 		if h.Claim == nil {
 			return nil, problem.New(problem.CodeInternal, "bug: %s is granted and has no claim", h.Ref)
 		}
@@ -201,7 +201,7 @@ func (s *server) putAllocation(ctx context.Context, who caller, in *putAllocatio
 			out.Body.State = api.StateLocked
 		}
 		out.Body.Holder, out.Body.GrantedAt = h.Claim.Holder, when(h.Claim.GrantedAt)
-		out.Body.Items = append(out.Body.Items, itemView(h.Ref, h.Claim, g.Held[i].Label))
+		out.Body.Items = append(out.Body.Items, itemView(h.Ref, h.Claim))
 	}
 	return out, nil
 }

@@ -69,7 +69,7 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 	if again, err := a.unseen(ctx, req.Requester.ID, rec.Token, held); again || err != nil {
 		return nil, err
 	}
-	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: labels(held, req.Wants)}, nil
+	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: held}, nil
 }
 
 // standing answers a repeated request for VLANs alone: nobody is bound to them, so
@@ -87,22 +87,7 @@ func (a *Allocator) standing(ctx context.Context, req GrantRequest, rec *Record)
 				Note("confirm that one, or wait until its hold is over")
 		}
 	}
-	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: labels(heldOf(rec.IDs, s.claims), req.Wants)}, nil
-}
-
-// labels names the ids of a grant as its wants do: the record lists them in the
-// order of the wants.
-func labels(held []Held, wants []Want) []Held {
-	i := 0
-	for _, w := range wants {
-		for range w.Count {
-			if i < len(held) {
-				held[i].Label = w.Label
-				i++
-			}
-		}
-	}
-	return held
+	return &Grant{Token: rec.Token, Key: req.Key, Requester: req.Requester.ID, Same: true, Held: heldOf(rec.IDs, s.claims)}, nil
 }
 
 // unseen looks at what runs under a grant that is answered again and that nobody
@@ -226,7 +211,7 @@ func heldOf(refs []Ref, claims map[Ref]Stored[Claim]) []Held {
 	held := make([]Held, 0, len(refs))
 	for _, ref := range refs {
 		if c := claims[ref]; c.Val != nil {
-			held = append(held, Held{Ref: ref, Claim: c.Val, ModRev: c.ModRev})
+			held = append(held, Held{Ref: ref, Claim: c.Val, ModRev: c.ModRev, Label: c.Val.Attribute})
 		}
 	}
 	return held

@@ -34,6 +34,8 @@ type Claim struct {
 	Key    string     `json:"key,omitempty"`
 	// Service is the record that a VLAN belongs to and ends with; no grant record then.
 	Service string `json:"service,omitempty"`
+	// Attribute is what the request called the id, such as "north_vlan_id".
+	Attribute string `json:"attribute,omitempty"`
 	// Token is the random name of the grant; what a release compares.
 	Token string `json:"token"`
 	// Grouped tells that a grant record lists this claim.

@@ -202,7 +202,7 @@ func (a *Allocator) exhaustion(v *view, w Want, p poolEntry) *problem.Error {
 	s := a.tally(v, p, w)
 	t, bare := tradeOf(w.Pool)
 	e := problem.New(problem.CodeExhausted, "%s %s is exhausted: %d of %d %s free at revision %d", t.pool, bare, s.counts["free"], s.size, t.ids, v.rev)
-	if s.size == 0 && p.Val.Ranges.IsEmpty() {
+	if !p.ofUIDs() && p.Val.Ranges.IsEmpty() {
 		e.Detail = fmt.Sprintf("no %s can be allocated from %s: its range is empty", t.id, bare)
 	}
 	e.Attribute = w.Label

@@ -108,6 +108,9 @@ func (r *GrantRequest) check() error {
 			}
 			named[what] = true
 		}
+		if r.Wants[i].Key != "" && r.Service == "" {
+			return problem.New(problem.CodeInvalid, "an allocation key of its own is for the VLANs of a service")
+		}
 		if _, vlans := InventoryOf(r.Wants[i].Pool); !vlans && !r.handedOver() {
 			return problem.New(problem.CodeInvalid, "a request for uids names no hold")
 		}
@@ -340,7 +343,7 @@ func (a *Allocator) grantChild(req GrantRequest, picks []picked, token, epoch st
 		claim := &Claim{
 			V: format, State: step(Free, evGrant).next, Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder, Key: req.Key,
 			Token: token, Grouped: record != "", Epoch: epoch, GrantedAt: now, Since: now, Write: shortToken(),
-			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}}, Service: req.Service,
+			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}}, Service: req.Service, Attribute: p.label,
 		}
 		if p.key != "" {
 			claim.Key = p.key

@@ -153,7 +153,7 @@ func (a *Allocator) untied(v *view, wants []Want) *problem.Error {
 		}
 	}
 	e := problem.New(problem.CodeExhausted, "no VLAN is free on all sides at revision %d (%s)", v.rev, join(parts))
-	e.Revision, e.Attribute = v.rev, wants[0].Label
+	e.Revision = v.rev // of no side alone, so no attribute is named
 	return e
 }
 

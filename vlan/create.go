@@ -126,8 +126,8 @@ func (s *Service) answers(draft *Service) error {
 		return problem.New(problem.CodeHeld, "service %s not created: the name is held by %s", s.Name, h).By(h)
 	case !sameDefinition(s, draft):
 		return problem.New(problem.CodeKeyConflict, "service %s not created: it stands already, with another definition (%s)", s.Name, s.State).
-			Advise("change it", "poolctl vlan service patch %s …", s.Name).
-			Advise("or end it first", "poolctl vlan service delete %s --wait", s.Name)
+			Advise("end it first", "poolctl vlan service delete %s --wait", s.Name).
+			Advise("or, once it is up, change it", "poolctl vlan service patch %s …", s.Name)
 	case v != vSame && !s.underWay():
 		return s.refusedState("created", v)
 	}
