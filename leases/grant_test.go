@@ -285,15 +285,18 @@ func TestKeyOfAnUnknownGrantIsAnsweredLater(t *testing.T) {
 	for _, key := range []string{"K", ""} {
 		t.Run("key "+key, func(t *testing.T) {
 			ctx, cancel := contextWithCancel(w)
+			left := make(chan struct{})
 			a.net.set(func() {
 				a.net.lose = 1
 				a.net.before = func() {
 					if a.net.lost() {
 						cancel() // the caller goes while the outcome is unknown
+						<-left
 					}
 				}
 			})
 			_, err := a.Grant(ctx, GrantRequest{Caller: "t", Key: key, Requester: a.m.born("r"), Wants: []Want{{Pool: "p", Count: 1}}})
+			close(left)
 			a.net.set(func() { a.net.before = nil })
 			mustErr(t, err, problem.ErrOutcomeUnknown)
 			if key == "" { // nobody can ask for it: given back
