@@ -257,3 +257,35 @@ func (a *Allocator) restOn(c *child, s *snap, refs []Ref) {
 		}
 	}
 }
+
+// beside adds to a grant's child what is written with it: the document, and the
+// claims that it ends. It returns a look at a refusal: [ErrChanged] where the
+// document is what refused it.
+func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *child) func(childResult) error {
+	var s *snap
+	if len(req.Drop) > 0 {
+		refs := refsIn(req.Drop)
+		s = a.load(ctx, refs)
+		ends := a.child(s, a.endings(s, req.Drop, req.DropReason))
+		a.restOn(ends, s, refs)
+		c.cmps, c.puts, c.gets = append(c.cmps, ends.cmps...), append(c.puts, ends.puts...), append(c.gets, ends.gets...)
+	}
+	readable := func(r childResult) error {
+		if s == nil {
+			return nil
+		}
+		return a.learn(s, c.gets, r.found) // what cannot be read stays so
+	}
+	if req.Document == nil {
+		return readable
+	}
+	d := documentEdit{req.Document.Name, req.Document.Before, req.Document.After(g), req.Document.Lock}
+	d.into(a.keys, c)
+	return func(r childResult) error {
+		if d.stands(a.keys, r.found) {
+			return readable(r)
+		}
+		a.reach(ctx, r.revision, time.Second)
+		return ErrChanged
+	}
+}

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,4 +110,32 @@ func TestServiceKillAtEveryPoint(t *testing.T) {
 	if err := judge(w.history()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestCoordinatorNeverReturns: a program allocates a pair and dies with the agent of
+// its node, which stays away. Another node's agent gives the pair back.
+func TestCoordinatorNeverReturns(t *testing.T) {
+	w := newWorld(t)
+	nodes := w.up(2)
+	n, other := nodes[0], nodes[1]
+	n.must("vlan", "inventory", "set", "fabric-a", "100-103", "--cooldown", "0s")
+	program := exec.Command("sleep", "600")
+	program.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	n.must("vlan", "service", "create", "edge-7", "--north", "fabric-a", "--south", "fabric-a", "--hold", fmt.Sprintf("pid=%d", program.Process.Pid), "--confirm-within", "1s")
+	n.kill()
+	_ = program.Process.Kill()
+	_ = program.Wait()
+	w.eventually("the pair is given back", time.Minute, func(context.Context) error {
+		r := other.poolctl("vlan", "service", "show", "edge-7", "-o", "json")
+		var v struct{ State string }
+		if err := json.Unmarshal([]byte(r.stdout), &v); err != nil || v.State != "failed" {
+			return fmt.Errorf("state %q: %s", v.State, r.stderr)
+		}
+		return nil
+	})
+	w.quiet(time.Minute)
+	w.judgeServices()
 }
