@@ -2,6 +2,7 @@ package leases
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/idpool/idpool/problem"
@@ -262,9 +263,11 @@ func (c *Claim) why() string {
 	return c.State.String()
 }
 
+// clip makes a text what a record may carry: valid UTF-8, and not too long.
 func clip(s string) string {
-	if len(s) > maxText {
-		return s[:maxText]
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) <= maxText {
+		return s
 	}
-	return s
+	return strings.ToValidUTF8(s[:maxText], "")
 }

@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -30,6 +31,11 @@ type Outside struct {
 	// Settle is how long after the loss of a coordinator the file's silence about
 	// an allocation key is believed.
 	Settle time.Duration `json:"settle"`
+}
+
+// sameFile tells whether two definitions speak of one file.
+func (o *Outside) sameFile(p *Outside) bool {
+	return o.On == p.On && filepath.Clean(o.File) == filepath.Clean(p.File)
 }
 
 // Pool is a named set of ranges in a space, with its policy.

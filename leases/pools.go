@@ -203,6 +203,10 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 		next := Pool{V: format, Policy: defaultsOf(name)}
 		if old.Val != nil {
 			next = *old.Val
+			if o := old.Val.Outside; o != nil {
+				own := *o
+				next.Outside = &own
+			}
 		}
 		if err = edit(&next, old.Val != nil); err != nil {
 			return
@@ -216,6 +220,12 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 			}
 		}
 		for other, o := range v.pools {
+			if other != name && next.Outside != nil && o.Val.Outside != nil && next.Outside.sameFile(o.Val.Outside) {
+				_, bare := tradeOf(name)
+				_, first := tradeOf(other)
+				err = problem.New(problem.CodeInvalid, "inventory %s not stored: file %s on node %s is inventory %s already", bare, next.Outside.File, next.Outside.On, first)
+				return
+			}
 			if other != name && o.ofUIDs() && (poolEntry{name: name}).ofUIDs() {
 				if err = clash(name, &next, other, o.Val); err != nil {
 					return

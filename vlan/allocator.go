@@ -202,6 +202,9 @@ func (a *Allocator) write(ctx context.Context, point string, d leases.Document, 
 	}
 	if do.after != nil {
 		ch.After = do.after.encode()
+		if err := do.after.readable(ch.After); err != nil {
+			return err
+		}
 	}
 	_, err := a.engine.ChangeDocument(ctx, point, ch)
 	return err
@@ -324,4 +327,16 @@ func (a *Allocator) keeper(inventory string) (string, time.Duration) {
 		return "", 0
 	}
 	return info.Outside.On, info.Outside.Settle
+}
+
+func (a *Allocator) keeperOf(inventory string) string {
+	node, _ := a.keeper(inventory)
+	return node
+}
+
+// keeperIsOff tells whether no node will ever ask an outside inventory: it is not
+// defined as one any more, or its node is fenced, left or removed.
+func (a *Allocator) keeperIsOff(inventory string) bool {
+	node := a.keeperOf(inventory)
+	return node == "" || a.peer(node).off
 }

@@ -93,6 +93,9 @@ func (a *Allocator) Extend(ctx context.Context, c Change, d time.Duration) (*Ser
 	if d < MinConfirmWithin || d > MaxConfirmWithin {
 		return nil, false, problem.New(problem.CodeInvalid, "service %s: extended by %s: want %s to %s", c.Name, d, MinConfirmWithin, MaxConfirmWithin)
 	}
+	if s, err := a.Get(ctx, c.Name); err == nil && s.Hold != nil && s.Hold.Requester.Hold == leases.HoldPID {
+		return s, false, problem.New(problem.CodeInvalid, "service %s not extended: it is held by process %d on node %s, not for a time", c.Name, s.Hold.Requester.PID, s.Hold.Node)
+	}
 	return a.simple(ctx, c, evExtend, "service:extend", "extended", func(s *Service, p place) ending {
 		if s.ReasonCode == ReasonOutcomeUnknown {
 			s.because("", "")
@@ -162,7 +165,7 @@ func (a *Allocator) Patch(ctx context.Context, c Change, p Patch) (*Service, boo
 			return nil, err
 		}
 		sel := p.selection(s)
-		if err := sel.valid(s.Attributes); err != nil {
+		if err := sel.valid(s.Attributes, p.named(s, missing)); err != nil {
 			return nil, err
 		}
 		return &acquisition{point: "service:patch", draft: s, missing: missing, selection: sel, named: p.named(s, missing), ends: ends, strict: true}, nil
@@ -224,6 +227,10 @@ func (a *Allocator) Delete(ctx context.Context, c Change, hold bool) (*Service, 
 		}
 		if c.Token != "" && c.Token != s.Token {
 			return nil, nil
+		}
+		if s.HoldIDs && !hold {
+			return nil, problem.New(problem.CodePrecondition, "service %s is deleted already, and its VLANs are held until its devices are clean", c.Name).
+				Advise("once they are", "poolctl vlan service removed %s", c.Name)
 		}
 		return s.deletion(hold, d.Lock != "", c.By.Caller, a.place()), nil
 	})
@@ -292,7 +299,12 @@ func (a *Allocator) Settled(ctx context.Context, c Change, attribute string) (*S
 		switch {
 		case at == nil:
 			return nil, problem.New(problem.CodeNotFound, "service %s has no attribute %s", c.Name, attribute)
-		case at.Step != StepUnknown:
+		case at.Step == StepUnknown:
+		case at.pending() && a.keeperIsOff(at.Inventory): // nobody will ever ask for it
+		case at.pending() && s.State == Deallocating:
+			return nil, problem.New(problem.CodePrecondition, "service %s: %s is not unknown: node %s will see to it", c.Name, attribute, a.keeperOf(at.Inventory)).
+				Advise("if that node never comes back", "poolctl node fence %s --reason …", a.keeperOf(at.Inventory))
+		default:
 			return nil, nil
 		}
 		at.clear()

@@ -255,11 +255,11 @@ func TestHeldIDs(t *testing.T) {
 		t.Fatalf("%+v, %v, %v", held, changed, err)
 	}
 	has(t, held, "north_vlan_id", 100)
-	for _, hold := range []bool{true, false} {
-		if _, changed, err := a.Delete(w.ctx(), of(s), hold); err != nil || changed {
-			t.Errorf("delete again, hold %v: %v, %v", hold, changed, err)
-		}
+	if _, changed, err := a.Delete(w.ctx(), of(s), true); err != nil || changed {
+		t.Errorf("delete again: %v, %v", changed, err)
 	}
+	_, _, err = a.Delete(w.ctx(), of(s), false)
+	mustErr(t, err, problem.ErrPrecondition, "held until its devices are clean")
 	_, _, err = a.Confirm(w.ctx(), of(s))
 	mustErr(t, err, problem.ErrCompensated)
 	if c := w.claim("fabric", 100); c == nil || len(w.inFile(path)) != 1 {

@@ -156,6 +156,9 @@ func (a *Allocator) acquire(ctx context.Context, q *acquisition) (*Service, erro
 		return nil, err
 	}
 	s := q.draft
+	if err := s.clone().couldBeRead(); err != nil {
+		return nil, err
+	}
 	if len(wants) == 0 {
 		if q.dry {
 			return s.preview(), nil
@@ -182,6 +185,10 @@ func (a *Allocator) acquire(ctx context.Context, q *acquisition) (*Service, erro
 	}
 	return a.reject(ctx, q, err)
 }
+
+// couldBeRead refuses a draft whose record would be too large, or holds what a
+// reader refuses, before anything is granted for it.
+func (s *Service) couldBeRead() error { return s.readable(s.encode()) }
 
 // patched is the reason of VLANs that a record goes on without.
 func patched(s *Service) string { return "service " + s.Name + " goes on without it" }

@@ -137,7 +137,19 @@ func (a *Allocator) deallocateOutside(ctx context.Context, d Deallocation, on st
 	if s := a.serviceOf(ctx, d.Inventory, *d.VID, e); s != "" {
 		return false, ofService(d.Inventory, *d.VID, s)
 	}
-	return true, inv.Release(ctx, *d.VID, e.Key)
+	guarded := Guarded(ctx, func(ctx context.Context) error { // a service may have come to have it
+		if err := a.engine.Sync(ctx); err != nil {
+			return err
+		}
+		if s := a.serviceOf(ctx, d.Inventory, *d.VID, e); s != "" {
+			return ofService(d.Inventory, *d.VID, s)
+		}
+		return nil
+	})
+	if err := inv.Release(guarded, *d.VID, e.Key); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // serviceOf is the service that a VLAN of an outside inventory belongs to, or

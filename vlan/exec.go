@@ -36,6 +36,8 @@ func (a *Allocator) Exec(ctx context.Context, r Request, fn func(context.Context
 		return nil
 	case s.State == Allocating:
 		return a.giveUp(ctx, s, r.By)
+	case s.State != Allocated && s.State != Provisioning:
+		return s.refusedState("configured", vRefuse)
 	}
 	c := Change{Name: s.Name, Token: s.Token, By: r.By}
 	inner, cancel := context.WithCancelCause(ctx)
@@ -65,8 +67,12 @@ func (a *Allocator) Exec(ctx context.Context, r Request, fn func(context.Context
 		return err
 	}
 	done = true // from here devices carry it, whatever Confirm says
-	_, _, err = a.Confirm(ctx, c)
-	return err
+	sure, stop := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
+	defer stop()
+	return again(sure, func() error {
+		_, _, err := a.Confirm(sure, c)
+		return err
+	})
 }
 
 // giveUp ends a service that was not allocated in time: nobody waits for it.

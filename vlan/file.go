@@ -186,6 +186,9 @@ func (f *FileInventory) changeOnce(ctx context.Context, decide func(p *PoolFile)
 		return err
 	}
 	if next != nil {
+		if err := Guard(ctx); err != nil {
+			return err
+		}
 		return f.save(l, next)
 	}
 	// What the caller goes by may be the work of one who was killed before this.

@@ -40,6 +40,25 @@ type Inventory interface {
 	Find(ctx context.Context, key string) (vid uint32, found bool, err error)
 }
 
+// guardKey is the context's key of a guard.
+type guardKey struct{}
+
+// Guarded returns a context under which an inventory, once it alone can change
+// its content and right before it does, asks guard whether that is still right. An
+// error of guard is returned, and nothing is changed.
+func Guarded(ctx context.Context, guard func(context.Context) error) context.Context {
+	return context.WithValue(ctx, guardKey{}, guard)
+}
+
+// Guard asks the guard of a context, if it has one; for implementations of
+// [Inventory].
+func Guard(ctx context.Context) error {
+	if guard, ok := ctx.Value(guardKey{}).(func(context.Context) error); ok {
+		return guard(ctx)
+	}
+	return nil
+}
+
 // Choice is what Allocate may take. The zero value allows every free VLAN.
 type Choice struct {
 	// VID is the one VLAN that will do, nil for any. 0 is a VLAN.

@@ -24,6 +24,9 @@ type ending = []leases.TokenRef
 // draft is the record that a request asks for; nothing is got yet. outside tells
 // of every inventory whether it is one.
 func (r *Request) draft(outside map[string]bool, now time.Time) (*Service, error) {
+	if text := len(r.Exclude.String()); text > maxExclude {
+		return nil, problem.New(problem.CodeInvalid, "service %s: its exclusions take %d bytes: at most %d", r.Name, text, maxExclude)
+	}
 	s := &Service{
 		Name: r.Name, State: Allocating, Token: leases.NewToken(), Caller: r.By.Caller, Holder: r.Holder, Selection: r.Selection,
 		OnPartial: r.OnPartial, ConfirmWithin: r.ConfirmWithin, CreatedAt: now, Since: now,
@@ -37,7 +40,7 @@ func (r *Request) draft(outside map[string]bool, now time.Time) (*Service, error
 	for _, w := range r.Attributes {
 		s.Attributes = append(s.Attributes, w.attribute(r.Name, outside[w.Inventory]))
 	}
-	return s, s.Selection.valid(s.Attributes)
+	return s, s.Selection.valid(s.Attributes, 0)
 }
 
 func (w Want) attribute(service string, outside bool) Attribute {
@@ -106,7 +109,7 @@ func (s *Service) holdFor(p place) *Hold {
 }
 
 func (p place) hold(d time.Duration) *Hold {
-	return &Hold{Node: p.node, Boot: p.boot, Requester: leases.Requester{
+	return &Hold{Node: p.node, Boot: p.boot, For: d, Requester: leases.Requester{
 		ID: leases.NewToken(), Hold: leases.HoldTTL, Deadline: int64(p.boottime + d), Until: p.now.Add(d).UTC().Truncate(time.Millisecond),
 	}}
 }

@@ -59,7 +59,7 @@ func countsText(inventory string, counts map[string]uint64, cooling *time.Time) 
 // and why, what is held, and what to do; nil for any other. errors.Is finds
 // what stood in the way: ErrExhausted, ErrHeld, ErrUnavailable and so on.
 func (s *Service) Refusal() error {
-	if s.State != Rejected {
+	if s.State != Rejected && (s.State != Deallocating || s.Then != Rejected) {
 		return nil
 	}
 	code := problem.Code(s.ReasonCode)

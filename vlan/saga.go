@@ -24,6 +24,7 @@ const (
 	taskHold          // nobody confirmed: compensate
 	taskMark          // nobody confirmed, but devices may be configured: say so
 	taskForget        // failed a day ago
+	taskUnlock        // nothing to do here any more: give the lock up
 )
 
 // todo is a node's task for a service: now, or once wait is over.
@@ -66,6 +67,14 @@ func next(s *Service, x situation) todo {
 	if x.lock != "" && x.lock != x.mine {
 		return todo{}
 	}
+	t := x.task(s)
+	if x.lock != "" && (t.task == taskNone || t.wait > 0) {
+		return todo{task: taskUnlock} // another may have a step to do
+	}
+	return t
+}
+
+func (x situation) task(s *Service) todo {
 	if s.Delete && s.State != Deallocating {
 		return x.anybody(taskEnd)
 	}
@@ -106,7 +115,7 @@ func nextAllocating(s *Service, x situation) todo {
 		case StepWanted:
 			return todo{task: taskAllocate, attribute: i}
 		case StepAllocating:
-			return todo{task: taskAsk, attribute: i, wait: x.settled(settle)}
+			return todo{task: taskAsk, attribute: i, wait: x.settled(at, settle)}
 		}
 		return todo{}
 	}
@@ -137,9 +146,9 @@ func nextDeallocating(s *Service, x situation) todo {
 		t := todo{task: taskRelease, attribute: i}
 		switch at.Step {
 		case StepAllocating:
-			t = todo{task: taskAsk, attribute: i, wait: x.settled(settle)}
+			t = todo{task: taskAsk, attribute: i, wait: x.settled(at, settle)}
 		case StepReleasing:
-			t = todo{task: taskReread, attribute: i, wait: x.settled(settle)}
+			t = todo{task: taskReread, attribute: i, wait: x.settled(at, settle)}
 		}
 		if t.wait == 0 {
 			return t
@@ -163,10 +172,18 @@ func (x situation) anybody(t task) todo {
 	return todo{}
 }
 
+// lasts is how long a hold lasts by the clock of one who sees its record.
+func (h *Hold) lasts(otherwise time.Duration) time.Duration {
+	if h.For > 0 {
+		return h.For
+	}
+	return otherwise
+}
+
 // settled is how long the result of a step, whose executor is gone, must still
-// be waited for (rule 27). Who has the lock is the executor, and is not at it.
-func (x situation) settled(settle time.Duration) time.Duration {
-	if x.lock != "" && x.lock == x.mine {
+// be waited for (rule 27). The executor itself is not at it, and waits for nobody.
+func (x situation) settled(at *Attribute, settle time.Duration) time.Duration {
+	if at.By == x.mine {
 		return 0
 	}
 	return max(0, settle-x.unlocked)
@@ -201,6 +218,6 @@ func nextHold(s *Service, x situation) todo {
 	if s.Hold.Requester.Hold == leases.HoldPID && (p.up || p.off) {
 		return t
 	}
-	t.wait = s.ConfirmWithin - x.seen
+	t.wait = s.Hold.lasts(s.ConfirmWithin) - x.seen
 	return t.due()
 }

@@ -10,6 +10,9 @@ import (
 // maxOffset is the longest distance between two VLANs.
 const maxOffset = int64(Max - Min)
 
+// maxExclude is the longest text of exclusions, in bytes: room for every VLAN.
+const maxExclude = 32 << 10
+
 // lastVID is the highest number that fits the tag; an outside inventory may give
 // it, and 0.
 const lastVID = 4095
@@ -46,8 +49,9 @@ func (o Selection) empty() bool {
 	return o.VID == nil && o.stride() == nil && o.Parity == "" && o.Exclude.IsEmpty()
 }
 
-// valid refuses what can never be met for these attributes.
-func (o Selection) valid(attributes []Attribute) error {
+// valid refuses what can never be met for these attributes; named is the one that
+// VID speaks of.
+func (o Selection) valid(attributes []Attribute, named int) error {
 	switch {
 	case o.Parity != "" && o.Parity != parityOdd && o.Parity != parityEven:
 		return problem.New(problem.CodeInvalid, "parity %.20q: want %s, %s or nothing", o.Parity, parityOdd, parityEven)
@@ -70,7 +74,7 @@ func (o Selection) valid(attributes []Attribute) error {
 		if at.VID != nil {
 			continue
 		}
-		if _, err := o.choose(attributes, i, 0); err != nil {
+		if _, err := o.choose(attributes, i, named); err != nil {
 			return err
 		}
 	}

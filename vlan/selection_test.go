@@ -52,7 +52,7 @@ func TestSelectionValid(t *testing.T) {
 		"parity speaks of the first if tied": {Selection{VID: vid(101), Offset: offset(1), Parity: "odd"}, two, true},
 		"everything excluded":                {Selection{Exclude: set("0-4095")}, two, false},
 	} {
-		err := c.sel.valid(c.attrs)
+		err := c.sel.valid(c.attrs, 0)
 		if (err == nil) != c.ok || (err != nil && !errors.Is(err, problem.ErrInvalid)) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -3,11 +3,13 @@ package vlan
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/leases"
+	"github.com/idpool/idpool/problem"
 )
 
 // format is the record format this version writes and reads.
@@ -80,6 +82,8 @@ type Hold struct {
 	Node      string           `json:"node"`
 	Boot      string           `json:"boot"`
 	Requester leases.Requester `json:"requester"`
+	// For is how long a hold by time lasts, for those who cannot read its deadline.
+	For time.Duration `json:"for,omitempty"`
 }
 
 // Step is how far the work on an attribute of an outside inventory is.
@@ -104,6 +108,8 @@ type Attribute struct {
 	VID   *uint32 `json:"vid"`
 	Token string  `json:"token,omitempty"`
 	Step  Step    `json:"step,omitempty"`
+	// By is the process that wrote the step, and that its result is to come from.
+	By string `json:"by,omitempty"`
 	// Reason is why it was not got, or is not given back yet.
 	Reason string `json:"reason,omitempty"`
 }
@@ -120,7 +126,7 @@ func (at *Attribute) pending() bool {
 }
 
 // clear forgets what the attribute had.
-func (at *Attribute) clear() { at.VID, at.Token, at.Step, at.Reason = nil, "", "", "" }
+func (at *Attribute) clear() { at.VID, at.Token, at.Step, at.By, at.Reason = nil, "", "", "", "" }
 
 // Values are the VLANs by attribute; nil for one that is not got.
 func (s *Service) Values() map[string]*uint32 {
@@ -183,6 +189,14 @@ func (s *Service) move(to State, now time.Time) {
 
 // because notes why the service is as it is; "" forgets.
 func (s *Service) because(code, reason string) { s.ReasonCode, s.Reason = code, clip(reason) }
+
+// readable refuses a record that could not be read back: it would be nobody's.
+func (s *Service) readable(data []byte) error {
+	if _, err := decode(s.Name, data); err != nil {
+		return problem.Wrap(problem.CodeInvalid, err, "service %s not written", s.Name)
+	}
+	return nil
+}
 
 // encode writes the record, with a fresh random mark.
 func (s *Service) encode() []byte {
@@ -251,7 +265,7 @@ func (s *Service) checkAttributes() error {
 		switch {
 		case seen[at.Name]:
 			return fmt.Errorf("service record names attribute %s twice", at.Name)
-		case len(at.Token) > maxText || len(at.Reason) > maxText:
+		case len(at.Token) > maxText || len(at.Reason) > maxText || len(at.By) > maxText:
 			return fmt.Errorf("service record, %s with a text too long", at.Name)
 		case !at.Outside && at.Step != "":
 			return fmt.Errorf("service record, %s of etcd in step %s", at.Name, at.Step)
@@ -281,9 +295,12 @@ func (o Selection) equal(p Selection) bool {
 
 func sameSet(a, b idset.Set) bool { return a.Equal(b) }
 
+// clip makes a text what a record may carry: valid UTF-8, and not too long. JSON
+// would turn half a character into more bytes than it had.
 func clip(s string) string {
-	if len(s) > maxText {
-		return s[:maxText]
+	s = strings.ToValidUTF8(s, "?")
+	if len(s) <= maxText {
+		return s
 	}
-	return s
+	return strings.ToValidUTF8(s[:maxText], "")
 }

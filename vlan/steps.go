@@ -3,12 +3,38 @@ package vlan
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
 )
+
+// outsideLimit bounds one call of an outside inventory: a file that somebody else
+// keeps locked must not stop this node's other work.
+const outsideLimit = 5 * time.Second
+
+// asking is the context of a call to an outside inventory that changes it, for an
+// attribute whose step this process wrote: only while its lock on the service, and
+// so its session, stands in etcd, and the step does too.
+func (a *Allocator) asking(ctx context.Context, service, attribute string, st Step) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, outsideLimit)
+	return Guarded(ctx, func(ctx context.Context) error {
+		if err := a.engine.Sync(ctx); err != nil {
+			return err
+		}
+		d, ok := a.engine.Document(ctx, service)
+		s, err := read(d, ok)
+		if err != nil {
+			return err
+		}
+		if s == nil || d.Lock != a.mine || s.attribute(attribute) == nil || s.attribute(attribute).Step != st || s.attribute(attribute).By != a.mine {
+			return errOvertaken
+		}
+		return nil
+	}), cancel
+}
 
 // errOvertaken is returned when a service is not any more as a step needs it.
 var errOvertaken = errors.New("overtaken by another change")
@@ -50,6 +76,8 @@ func point(t task) string {
 		return "service:hold-lost"
 	case taskMark:
 		return "service:outcome-unknown"
+	case taskUnlock:
+		return "service:unlocked"
 	}
 	return "service:forget"
 }
@@ -136,7 +164,7 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 		if at == nil || s.State != Allocating || s.Delete || at.Step != StepWanted {
 			return nil, errOvertaken
 		}
-		at.Step = StepAllocating
+		at.Step, at.By = StepAllocating, a.mine
 		return nil, nil
 	})
 	if err != nil {
@@ -155,36 +183,15 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 	case err == nil:
 		a.engine.Fault("outside:allocated")
 		return again(ctx, func() error { return a.got(ctx, s.Name, name, vid) })
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, errOvertaken):
 		return err // the next to come asks by key
+	case errors.Is(err, context.DeadlineExceeded): // locked by another: not a refusal
+		return errors.Join(err, a.note(ctx, s.Name, name, StepAllocating, StepAllocating, err))
 	case code == problem.CodeOutcomeUnknown || code == problem.CodeInternal:
 		return errors.Join(err, a.note(ctx, s.Name, name, StepAllocating, StepAllocating, err))
 	default:
 		return again(ctx, func() error { return a.refused(ctx, s.Name, at, string(code), err) })
 	}
-}
-
-// alone refuses an allocation key under which another attribute has, or may have, a
-// VLAN of the same outside inventory: to the inventory they would be one. The
-// intent is written before this look, so of two that begin at once one sees the
-// other. One round trip.
-func (a *Allocator) alone(ctx context.Context, s *Service, at Attribute) error {
-	if err := a.engine.Sync(ctx); err != nil {
-		return err
-	}
-	for _, d := range a.engine.Documents(ctx) {
-		o, err := read(d, true)
-		if err != nil {
-			continue
-		}
-		for _, b := range o.Attributes {
-			same := b.Outside && b.Inventory == at.Inventory && b.Key == at.Key && !(o.Name == s.Name && b.Name == at.Name)
-			if same && (b.VID != nil || (b.Step != "" && b.Step != StepWanted)) {
-				return problem.New(problem.CodeKeyConflict, "allocation key %s of inventory %s is that of service %s (%s)", at.Key, at.Inventory, o.Name, b.Name)
-			}
-		}
-	}
-	return nil
 }
 
 func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (uint32, error) {
@@ -196,6 +203,8 @@ func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (uint32
 	if err != nil {
 		return 0, err
 	}
+	ctx, cancel := a.asking(ctx, s.Name, s.Attributes[i].Name, StepAllocating)
+	defer cancel()
 	return inv.Allocate(ctx, s.Attributes[i].Key, choice)
 }
 
@@ -241,48 +250,6 @@ func (a *Allocator) refused(ctx context.Context, service string, was Attribute, 
 	return err
 }
 
-// askOutside finds out by key what an intent led to whose result nobody wrote.
-func (a *Allocator) askOutside(ctx context.Context, s *Service, name string) error {
-	at := s.attribute(name)
-	inv, err := a.inventory(at.Inventory)
-	var vid uint32
-	found := false
-	if err == nil {
-		vid, found, err = inv.Find(ctx, at.Key)
-	}
-	a.engine.Fault("outside:asked")
-	if err == nil && found {
-		err = a.alone(ctx, s, *at)
-	}
-	switch {
-	case problem.CodeOf(err) == problem.CodeKeyConflict: // what is there is the other's
-		return a.refused(ctx, s.Name, *at, string(problem.CodeKeyConflict), err)
-	case errors.Is(err, ErrNoKeys):
-		return a.unknown(ctx, s.Name, name, StepAllocating, "whether a VLAN was allocated cannot be told: "+err.Error())
-	case err != nil:
-		return errors.Join(err, a.note(ctx, s.Name, name, StepAllocating, StepAllocating, err))
-	case found:
-		return a.got(ctx, s.Name, name, vid)
-	}
-	_, err = a.advance(ctx, "service:not-there", s.Name, func(s *Service, p place) (ending, error) {
-		at := s.attribute(name)
-		if at == nil || at.Step != StepAllocating {
-			return nil, errOvertaken
-		}
-		at.clear()
-		if s.State == Allocating && !s.Delete {
-			at.Step = StepWanted
-			return nil, nil
-		}
-		if s.Delete && s.State == Allocating {
-			return s.stop(p), nil
-		}
-		s.finish(p)
-		return nil, nil
-	})
-	return err
-}
-
 // releaseOutside gives one VLAN back to an outside inventory: read it, write that
 // it is released, release it, clear it. What is free already, or another key's,
 // is done, and nothing is written to the inventory. reread: an earlier release
@@ -292,7 +259,9 @@ func (a *Allocator) releaseOutside(ctx context.Context, s *Service, name string,
 	inv, err := a.inventory(at.Inventory)
 	var e Entry
 	if err == nil {
-		e, err = inv.Read(ctx, *at.VID)
+		short, cancel := context.WithTimeout(ctx, outsideLimit)
+		e, err = inv.Read(short, *at.VID)
+		cancel()
 	}
 	a.engine.Fault("outside:read")
 	switch {
@@ -303,25 +272,28 @@ func (a *Allocator) releaseOutside(ctx context.Context, s *Service, name string,
 	case reread && !e.Keyed:
 		return a.unknown(ctx, s.Name, name, StepReleasing, "whether its VLAN was released, and is another's by now, cannot be told: the inventory keeps no keys")
 	}
-	if at.Step != StepReleasing {
-		_, err := a.advance(ctx, "service:releasing", s.Name, func(s *Service, _ place) (ending, error) {
-			now := s.attribute(name)
-			if now == nil || s.State != Deallocating || s.HoldIDs || now.Step != "" || !samePtr(now.VID, at.VID) {
-				return nil, errOvertaken
-			}
-			now.Step = StepReleasing
-			return nil, nil
-		})
-		if err != nil {
+	_, err = a.advance(ctx, "service:releasing", s.Name, func(s *Service, _ place) (ending, error) {
+		now := s.attribute(name)
+		if now == nil || s.State != Deallocating || s.HoldIDs || now.Step != at.Step || now.By != at.By || !samePtr(now.VID, at.VID) {
+			return nil, errOvertaken
+		}
+		now.Step, now.By = StepReleasing, a.mine
+		return nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	sure, cancel := a.asking(ctx, s.Name, name, StepReleasing)
+	defer cancel()
+	if err := inv.Release(sure, *at.VID, at.Key); err != nil {
+		if errors.Is(err, errOvertaken) {
 			return err
 		}
-	}
-	if err := inv.Release(ctx, *at.VID, at.Key); err != nil {
 		step := Step("") // nothing was done
 		if code := problem.CodeOf(err); code == problem.CodeOutcomeUnknown || code == problem.CodeInternal || ctx.Err() != nil {
 			step = StepReleasing
 		}
-		return errors.Join(err, a.note(ctx, s.Name, name, StepReleasing, step, err))
+		return errors.Join(err, again(ctx, func() error { return a.note(ctx, s.Name, name, StepReleasing, step, err) }))
 	}
 	a.engine.Fault("outside:released")
 	return again(ctx, func() error { return a.cleared(ctx, s.Name, at) })
@@ -367,6 +339,9 @@ func (a *Allocator) note(ctx context.Context, service, name string, from, to Ste
 			return nil, errOvertaken
 		}
 		at.Step, at.Reason = to, clip(cause.Error())
+		if to == "" {
+			at.By = ""
+		}
 		return nil, nil
 	})
 	if errors.Is(err, errOvertaken) {

@@ -34,16 +34,22 @@ func (a *Allocator) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	g, inner := errgroup.WithContext(ctx)
+	g, inner := errgroup.WithContext(ctx) // works in etcd alone
 	g.SetLimit(workers)
+	outside, _ := errgroup.WithContext(ctx) // may wait for outside inventories
+	outside.SetLimit(workers)
 	c := &crew{a: a, all: map[string]*watched{}, idle: make(chan struct{}, 1)}
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
 	for ctx.Err() == nil {
 		changes := a.engine.Mirror().Changes()
 		began := time.Now()
-		for _, name := range c.look(inner) {
-			if !g.TryGo(func() error { c.work(inner, name); return nil }) {
+		for name, asks := range c.look(inner) {
+			lane := g
+			if asks {
+				lane = outside
+			}
+			if !lane.TryGo(func() error { c.work(inner, name, asks); return nil }) {
 				c.free(name)
 			}
 		}
@@ -60,7 +66,13 @@ func (a *Allocator) Run(ctx context.Context) error {
 		case <-ctx.Done():
 		}
 	}
+	_ = outside.Wait()
 	return g.Wait()
+}
+
+// asks tells whether a task waits for an outside inventory.
+func (t todo) asks() bool {
+	return t.task == taskAllocate || t.task == taskAsk || t.task == taskRelease || t.task == taskReread
 }
 
 // crew is the work of a running allocator.
@@ -83,14 +95,14 @@ type watched struct {
 }
 
 // look takes in what the mirror shows and returns the services to work on now,
-// marked as busy.
-func (c *crew) look(ctx context.Context) []string {
+// marked as busy, and whether that asks an outside inventory.
+func (c *crew) look(ctx context.Context) map[string]bool {
 	docs := c.a.engine.Documents(ctx)
 	keepers := c.a.keepers()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	known := make(map[string]bool, len(docs))
-	var names []string
+	names := map[string]bool{}
 	for _, d := range docs {
 		known[d.Name] = true
 		w := c.all[d.Name]
@@ -104,7 +116,7 @@ func (c *crew) look(ctx context.Context) []string {
 		}
 		if t := next(w.s, c.a.situation(d, w.unlocked, keepers)); t.task != taskNone && t.wait == 0 {
 			w.busy = true
-			names = append(names, d.Name)
+			names[d.Name] = t.asks()
 		}
 	}
 	for name, w := range c.all {
@@ -173,8 +185,9 @@ func retryAfter(failures int) time.Duration {
 	return min(longestRetry, glance<<min(failures, 10))
 }
 
-// work does for a service what is this node's to do, until nothing is.
-func (c *crew) work(ctx context.Context, name string) {
+// work does for a service what is this node's to do, until nothing is that belongs
+// on this lane.
+func (c *crew) work(ctx context.Context, name string, asks bool) {
 	var err error
 	defer func() { c.leave(name, err) }()
 	for overtaken := 0; ctx.Err() == nil; {
@@ -190,7 +203,7 @@ func (c *crew) work(ctx context.Context, name string) {
 		}
 		c.mu.Unlock()
 		t := next(s, c.a.situation(d, unlocked, c.a.keepers()))
-		if t.task == taskNone || t.wait > 0 {
+		if t.task == taskNone || t.wait > 0 || (t.asks() && !asks) {
 			return
 		}
 		switch err = c.a.do(ctx, s, t); {
