@@ -224,8 +224,10 @@ func TestRequestProgressWithoutFollowersDoesNothing(t *testing.T) {
 func TestCompactionUnderTheListLeadsToAnother(t *testing.T) {
 	c := clustertest.Start(t).Open(t)
 	c.SetPage(1)
-	put(t, c, "/x/a", "1", "/x/b", "1")
-	// Compacting all the time hits lists and watches between their requests.
+	for i := range 100 {
+		put(t, c, fmt.Sprintf("/x/%d", i), "1")
+	}
+	// Compacting all the time hits a list of a hundred pages between two of them.
 	ctx, cancel := context.WithCancel(testContext(t))
 	var wg sync.WaitGroup
 	defer wg.Wait()
