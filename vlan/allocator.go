@@ -151,9 +151,26 @@ func (a *Allocator) change(ctx context.Context, point, name string, decide func(
 	defer cancel()
 	sure := false
 	for {
+		s, d, do, err := decided(ctx, a, name, &sure, decide)
+		if err != nil || do == nil {
+			return s, false, err
+		}
+		if err = a.write(ctx, point, d, s != nil, do); err == nil {
+			return do.after, true, nil
+		}
+		if err = retryable(ctx, name, err); err != nil {
+			return nil, false, err
+		}
+	}
+}
+
+// decided reads a service and lets decide have a private copy. A refusal, or nothing
+// to do, is decided anew after a linearizable read, unless one was made: sure.
+func decided[T any](ctx context.Context, a *Allocator, name string, sure *bool, decide func(*Service, leases.Document) (*T, error)) (*Service, leases.Document, *T, error) {
+	for {
 		d, ok := a.engine.Document(ctx, name)
 		s, err := read(d, ok)
-		var do *decision
+		var do *T
 		if err == nil {
 			c := s
 			if s != nil {
@@ -161,22 +178,13 @@ func (a *Allocator) change(ctx context.Context, point, name string, decide func(
 			}
 			do, err = decide(c, d)
 		}
-		if (err != nil || do == nil) && !sure {
-			if err := a.engine.Sync(ctx); err != nil {
-				return nil, false, err
-			}
-			sure = true
-			continue
+		if *sure || (err == nil && do != nil) {
+			return s, d, do, err
 		}
-		if err != nil || do == nil {
-			return s, false, err
+		if err := a.engine.Sync(ctx); err != nil {
+			return nil, d, nil, err
 		}
-		if err = a.write(ctx, point, d, ok, do); err == nil {
-			return do.after, true, nil
-		}
-		if err = retryable(ctx, name, err); err != nil {
-			return nil, false, err
-		}
+		*sure = true
 	}
 }
 

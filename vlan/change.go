@@ -178,23 +178,7 @@ func (a *Allocator) reacquire(ctx context.Context, name string, decide func(*Ser
 	defer cancel()
 	sure := false
 	for {
-		d, ok := a.engine.Document(ctx, name)
-		s, err := read(d, ok)
-		var q *acquisition
-		if err == nil {
-			c := s
-			if s != nil {
-				c = s.clone()
-			}
-			q, err = decide(c)
-		}
-		if (err != nil || q == nil) && !sure {
-			if err := a.engine.Sync(ctx); err != nil {
-				return nil, false, err
-			}
-			sure = true
-			continue
-		}
+		s, d, q, err := decided(ctx, a, name, &sure, func(s *Service, _ leases.Document) (*acquisition, error) { return decide(s) })
 		if err != nil || q == nil {
 			return s, false, err
 		}
