@@ -263,12 +263,12 @@ func TestRegressionPausedRereadFreesNextLife(t *testing.T) {
 	r2, go2 := a.stopAt("service:releasing:after")
 	resume()
 	w.await("releasing", r2)
-	a.expire() // paused, its session is over
+	_ = a.client.Close() // paused, and its session is over: it cannot open another
+	a.expire()
 	b := w.spawn("n1", a.home, a.m)
 	b.becomes("edge-7", vlan.Gone)
 	s2 := b.create(one("edge-7", "outside"))
 	t.Logf("next life %v, file %v", *s2.Attributes[0].VID, w.inFile(path))
-	a.points.Store("outside:released", func() { a.dead.Store(true) })
 	gone := make(chan struct{})
 	a.points.Store("outside:released", func() { close(gone); <-w.over })
 	go2()
