@@ -290,8 +290,8 @@ func endsWhole(key string, err error) error {
 	return &e
 }
 
-// deleteAllocation ends what a key of the caller stands for. Others that joined a
-// uid of it keep their part.
+// deleteAllocation ends what a key of the caller stands for, at whichever agents the
+// caller asked for it. Others that joined a uid of it keep their part.
 func (s *server) deleteAllocation(ctx context.Context, who caller, in *allocationPath) (*allocationOut, error) {
 	c, err := s.a.serving(ctx)
 	if err != nil {
@@ -306,7 +306,7 @@ func (s *server) deleteAllocation(ctx context.Context, who caller, in *allocatio
 		return nil, err
 	}
 	was := c.carrying(ctx, refs, t)
-	held, changed, err := c.engine.Release(ctx, leases.Release{Refs: refs, Token: t, By: who.name})
+	held, changed, err := c.engine.Release(ctx, leases.Release{Refs: refs, Token: t, Everywhere: allocator, By: who.name})
 	if err != nil {
 		return nil, err
 	}

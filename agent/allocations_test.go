@@ -85,6 +85,45 @@ func TestAllocation(t *testing.T) {
 	wants(t, err, problem.CodeKeyEnded)
 }
 
+// TestAllocationAskedForAtTwoAgents: the caller's key is one grant wherever it is
+// asked for, and its deletion at any agent ends all of it, at once.
+func TestAllocationAskedForAtTwoAgents(t *testing.T) {
+	t.Parallel()
+	etcd := clustertest.Start(t)
+	var nodes []*node
+	for _, name := range []string{"n1", "n2", "n3"} {
+		nodes = append(nodes, start(t, config(t, name, etcd.Endpoints()...)))
+	}
+	ctx := t.Context()
+	nodes[0].inventory(t, api.Inventory{Name: "a", Ranges: "100-109"})
+	nodes[0].pool(t, api.Pool{Name: "p", Ranges: "3900054000-3900054001"})
+	const first = 3900054000
+	for _, c := range []struct {
+		name  string
+		asked []*node
+		at    *node
+	}{
+		{"asked for at two, deleted at the first", nodes[:2], nodes[0]},
+		{"asked for at two, deleted at a third", nodes[:2], nodes[2]},
+		{"asked for at one, deleted at another", nodes[:1], nodes[1]},
+	} {
+		r := mix(strings.ReplaceAll(c.name, " ", "-"), api.AllocationWant{UIDPool: "p", Count: 2}, api.AllocationWant{VLANInventory: "a"})
+		for _, n := range c.asked {
+			eventually(t, "the agent knows pool and inventory", func() (bool, any) {
+				_, err := n.Allocations().Create(ctx, r)
+				return err == nil, err
+			})
+		}
+		v, err := c.at.Allocations().Delete(ctx, r.Key)
+		if err != nil || !v.Changed || v.State == api.StateUsed {
+			t.Fatalf("%s: %+v, %v", c.name, v, err)
+		}
+		for i := range uint32(2) {
+			nodes[0].until(t, first+i, api.StateFree) // long before a hold of a minute ends
+		}
+	}
+}
+
 // TestAllocationRefusals: nothing is got where not all is.
 func TestAllocationRefusals(t *testing.T) {
 	t.Parallel()

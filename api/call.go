@@ -52,13 +52,27 @@ func (q call) mutating() bool { return q.method != http.MethodGet }
 
 // do sends the call and decodes its answer into out (nil: none is wanted).
 // status is the answer's, 0 without one. A call with a key, or that repeats,
-// whose answer was lost is sent once more: both are the same request.
+// whose answer was lost is sent once more: both are the same request. Unless the
+// repetition settles what became of the first, it stays unknown.
 func (c *Client) do(ctx context.Context, q call, out any) (status int, err error) {
 	status, err = c.once(ctx, q, out)
 	if (q.key != "" || q.repeats) && status == 0 && errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
-		return c.once(ctx, q, out)
+		again, repeated := c.once(ctx, q, out)
+		if settles(again, repeated) {
+			return again, repeated
+		}
 	}
 	return status, err
+}
+
+// settles tells whether the answer to a repetition holds for the first sending
+// too. A refusal to serve at all says nothing of what was done before.
+func settles(status int, err error) bool {
+	switch problem.CodeOf(err) {
+	case problem.CodeUnavailable, problem.CodeNoProof, problem.CodeFenced, problem.CodeFrozen, problem.CodeForbidden, problem.CodeInternal, problem.CodeOutcomeUnknown:
+		return false
+	}
+	return err == nil || status != 0
 }
 
 func (c *Client) once(ctx context.Context, q call, out any) (int, error) {

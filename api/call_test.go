@@ -286,3 +286,27 @@ func FuzzProblemAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestARepetitionSettlesNothingByNotBeingServed: the first sending may have been
+// done; that the second was not served says nothing of it.
+func TestARepetitionSettlesNothingByNotBeingServed(t *testing.T) {
+	for _, second := range []problem.Code{problem.CodeUnavailable, problem.CodeFenced, problem.CodeKeyConflict, problem.CodeExhausted} {
+		first := true
+		w := newWire(t, func(w http.ResponseWriter, _ *http.Request) {
+			if first {
+				first = false
+				panic(http.ErrAbortHandler)
+			}
+			refuse(w, problem.New(second, "x"))
+		})
+		want := problem.CodeOutcomeUnknown
+		if second == problem.CodeKeyConflict || second == problem.CodeExhausted {
+			want = second
+		}
+		_, err := w.client(t).Grant(t.Context(), api.UIDRequest{Pool: "jobs", Key: "k"})
+		wantCode(t, err, want)
+		if n := len(w.seen()); n != 2 {
+			t.Errorf("%s: sent %d times", second, n)
+		}
+	}
+}

@@ -157,6 +157,17 @@ func (c *Claim) release(node string, match func(Requester) bool, reason string, 
 	return true
 }
 
+// releaseEverywhere takes the requesters of a name out on every node.
+func (c *Claim) releaseEverywhere(requester, reason string, now time.Time) bool {
+	changed := false
+	for _, node := range c.NodeNames() {
+		if c.On(node).Requester(requester) != nil {
+			changed = c.release(node, func(r Requester) bool { return r.ID == requester }, reason, now) || changed
+		}
+	}
+	return changed
+}
+
 // unbind takes one requester out and decides nothing; it tells whether it was there.
 func (c *Claim) unbind(node, requester string) bool {
 	p := c.On(node)

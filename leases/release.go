@@ -18,6 +18,9 @@ type Release struct {
 	// Whole ends the grant on every node: an operator's word, or the caller's from
 	// a node that the grant does not name (rule 5).
 	Whole bool
+	// Everywhere, if not "", gives back for the requesters of that name on every
+	// node: one that stands for the caller, wherever it asked, and for no process.
+	Everywhere string
 	// By is who asked, for the claim's reason.
 	By string
 }
@@ -45,7 +48,7 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 			if c == nil || c.Token != r.Token {
 				continue // over; whoever has it now is not touched
 			}
-			if !r.Whole && part && c.On(a.id.Node) == nil {
+			if !r.Whole && r.Everywhere == "" && part && c.On(a.id.Node) == nil {
 				continue // others' part of a group that this node joined in part
 			}
 			c = c.clone()
@@ -59,7 +62,7 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 			}
 			p.edits = append(p.edits, edit{ref: ref, after: c, lock: lock})
 		}
-		if part && !r.Whole && r.Requester == "" {
+		if (part || r.Everywhere != "") && !r.Whole && r.Requester == "" {
 			changed = a.releaseVLANs(s, p, r, now) || changed
 		}
 		a.shortcut(ctx, s, p, r)
@@ -108,6 +111,8 @@ func (a *Allocator) releaseOne(c *Claim, r Release, now time.Time) bool {
 	reason := "released by " + r.By
 	p := c.On(a.id.Node)
 	switch {
+	case r.Everywhere != "":
+		return c.releaseEverywhere(r.Everywhere, reason, now)
 	case r.Requester != "":
 		if p == nil || p.Requester(r.Requester) == nil {
 			return false // its part is over
