@@ -24,8 +24,8 @@ type admission struct {
 	register *Node
 	// takeOver: a presence of our own stands there and is replaced.
 	takeOver bool
-	// wait: somebody else's presence stands there; it may be a ghost.
-	wait bool
+	// wait: a presence stands there that may be a ghost; how many TTLs it is given.
+	wait int
 	err  error
 }
 
@@ -36,12 +36,19 @@ func admit(id Identity, secret string, mem memory, node *Node, alive *Alive, now
 	fresh := &Node{V: format, State: nodeActive, Role: id.Role, Machine: id.Machine, Boot: id.Boot, PIDNS: id.PIDNS, Secret: secret, Since: now}
 	switch {
 	case alive != nil && !ours:
-		return admission{wait: true, err: problem.New(problem.CodeFenced, "node %s is run by another agent (%s, pid %d, %s): one node name, one agent", id.Node, address(alive), alive.PID, alive.Version).
+		return admission{wait: 1, err: problem.New(problem.CodeFenced, "node %s is run by another agent (%s, pid %d, %s): one node name, one agent", id.Node, address(alive), alive.PID, alive.Version).
 			Advise("two machines", "poolagent --node ANOTHERNAME …").
 			Advise("a moved data directory", "stop the other agent, then  poolctl node fence %s --reason …", id.Node)}
 	case ours && !mem.knows(alive):
 		return admission{err: problem.New(problem.CodeFenced, "node %s was cloned or rolled back: etcd has seen a session of it that its data directory has not", id.Node).
 			Advise("when only one of the two runs", "poolctl node fence %s --reason …", id.Node)}
+	case ours && node != nil && node.State == nodeActive && (node.Boot != id.Boot || node.PIDNS != id.PIDNS):
+		// The ghost of a boot that is over goes within one TTL, or two where etcd's leader
+		// changed. One that stays is renewed: by the machine that this one is a copy of,
+		// where processes run on.
+		return admission{wait: 2, err: problem.New(problem.CodeFenced, "node %s runs in another boot of this machine (%s, pid %d, %s), so one of the two is a copy", id.Node, address(alive), alive.PID, alive.Version).
+			Advise("two machines", "give the copy a machine id of its own, remove its data directory, and  poolagent --node ANOTHERNAME …").
+			Advise("if the other has ended", "start this agent again")}
 	case node == nil && mem.Boot == id.Boot && !mem.Left:
 		return admission{err: problem.New(problem.CodeFenced, "node %s was removed from the cluster in this boot: what ran under its uids may still run, while they were given to others", id.Node).
 			Advise("first", "reboot the machine").

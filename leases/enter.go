@@ -66,12 +66,13 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 
 // open enters: a new lease, the presence under it and, where admit says so, the
 // registration with members and a first proof. Three round trips and two commits
-// (lease, transaction). Another's presence is waited for one TTL.
+// (lease, transaction). Another's presence is waited for one TTL, that of an earlier boot
+// of this machine two.
 func (s *Session) open(ctx context.Context) error {
 	if err := s.audit.check(ctx); err != nil {
 		return err
 	}
-	giveUp := BootTime() + s.client.Config().LeaseTTL + 2*time.Second
+	began := BootTime()
 	var wait cluster.Backoff
 	for {
 		p, err := s.readPlace(ctx)
@@ -80,7 +81,7 @@ func (s *Session) open(ctx context.Context) error {
 		}
 		a := admit(s.id, s.home.SecretHash(), s.home.get(), p.node, p.alive, time.Now().UTC())
 		switch {
-		case a.wait && BootTime() < giveUp:
+		case a.wait > 0 && BootTime() < began+time.Duration(a.wait)*s.client.Config().LeaseTTL+2*time.Second:
 			if err := wait.Wait(ctx); err != nil {
 				return err
 			}
