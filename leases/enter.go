@@ -45,17 +45,17 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 			p.meta, err = cluster.DecodeMeta(kv.Value)
 		case 1:
 			p.nodeRaw = kv.Value
-			p.node, err = decodeNode(kv.Value)
+			p.node, err = decodeNode(n, kv.Value)
 		case 2:
 			p.aliveRaw, p.aliveLease = kv.Value, clientv3.LeaseID(kv.Lease)
-			p.alive, err = decodeAlive(kv.Value)
+			p.alive, err = decodeAlive(n, kv.Value)
 		case 3:
 			p.membersRev = kv.ModRevision
 		case 4:
 			p.proof = kv.ModRevision
 		}
 		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "record %s", kv.Key)
+			return nil, unreadable(string(kv.Key), err)
 		}
 	}
 	if p.metaRaw == nil {
@@ -112,7 +112,7 @@ func (s *Session) enter(ctx context.Context, p *place, a admission) (bool, error
 	s.mu.Lock()
 	noProof := s.noProof
 	s.mu.Unlock()
-	alive := Alive{V: format, Nonce: NewToken(), Counter: 1, Machine: s.id.Machine, Secret: s.home.SecretHash(), Version: s.id.Version, PID: s.id.PID, Address: s.id.Address, NoProof: noProof}
+	alive := Alive{V: format, Of: s.id.Node, Nonce: NewToken(), Counter: 1, Machine: s.id.Machine, Secret: s.home.SecretHash(), Version: s.id.Version, PID: s.id.PID, Address: s.id.Address, NoProof: noProof}
 	if err := s.home.change(func(m *memory) { m.entering(alive, p.alive) }); err != nil {
 		return false, problem.Wrap(problem.CodeInvalid, err, "agent of node %s", s.id.Node)
 	}
@@ -151,7 +151,7 @@ func (s *Session) entry(ctx context.Context, p *place, a admission, next *guard)
 	if a.register == nil {
 		return cmps, puts
 	}
-	a.register.Write = shortToken()
+	a.register.Of, a.register.Write = n, shortToken()
 	next.node = cluster.Encode(a.register)
 	puts = append(puts, clientv3.OpPut(k.Node(n), string(next.node)))
 	if proof := s.proof(ctx); proof != nil {

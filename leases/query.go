@@ -171,15 +171,18 @@ func (a *Allocator) Elected() bool {
 	return elected && live
 }
 
-// NodeUp tells whether a node is up, and which boot it registered with.
-func (a *Allocator) NodeUp(name string) (boot string, up bool) {
+// NodeUp tells whether a node is up, and which boot it registered with; known is
+// false where its registration cannot be read, so that nobody can tell.
+func (a *Allocator) NodeUp(name string) (boot string, up, known bool) {
 	a.mirror.read(func(v *view) {
+		_, strange := v.strange[name]
+		known = !strange
 		if n := v.nodes[name].Val; n != nil {
 			boot = n.Boot
 		}
 		_, up = v.alive[name]
 	})
-	return boot, up
+	return boot, up, known
 }
 
 // Boot is the boot identity of this node.
