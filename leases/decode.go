@@ -194,7 +194,7 @@ func decodeProof(name string, data []byte) (*Proof, error) {
 }
 
 func decodePool(name string, data []byte) (*Pool, error) {
-	p := Pool{Policy: defaultsOf(name)}
+	var p Pool
 	if err := cluster.Decode(data, format, &p); err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ func decodeToken(what string, data []byte) (string, error) {
 		return "", err
 	}
 	for _, c := range data {
-		if c <= ' ' || c > '~' {
+		if c < ' ' || c > '~' {
 			return "", misfitting("%s %.60q is no name that an agent writes", what, data)
 		}
 	}

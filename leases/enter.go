@@ -38,16 +38,16 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 		if len(kvs) == 0 {
 			continue
 		}
-		kv := kvs[0]
+		kv, raw := kvs[0], value(r)
 		switch i {
 		case 0:
-			p.metaRaw = kv.Value
+			p.metaRaw = raw
 			p.meta, err = cluster.DecodeMeta(kv.Value)
 		case 1:
-			p.nodeRaw = kv.Value
+			p.nodeRaw = raw
 			p.node, err = decodeNode(n, kv.Value)
 		case 2:
-			p.aliveRaw, p.aliveLease = kv.Value, clientv3.LeaseID(kv.Lease)
+			p.aliveRaw, p.aliveLease = raw, clientv3.LeaseID(kv.Lease)
 			p.alive, err = decodeAlive(n, kv.Value)
 		case 3:
 			p.membersRev = kv.ModRevision
@@ -55,7 +55,7 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 			p.proof = kv.ModRevision
 		}
 		if err != nil {
-			return nil, unreadable(string(kv.Key), err)
+			return nil, Unread(string(kv.Key), err)
 		}
 	}
 	if p.metaRaw == nil {

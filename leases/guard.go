@@ -67,9 +67,7 @@ func (s *Session) swapAlive(ctx context.Context, now, next *guard, alive Alive) 
 		case err == nil:
 			kvs := []byte(nil)
 			if !resp.Succeeded {
-				if got := resp.Responses[0].GetResponseRange().Kvs; len(got) > 0 {
-					kvs = got[0].Value
-				}
+				kvs = value(resp.Responses[0])
 			}
 			return s.swapped(resp.Succeeded || bytes.Equal(kvs, next.alive), kvs, now, next, alive)
 		case cluster.IsLeaseNotFound(err):
@@ -128,7 +126,7 @@ func (s *Session) adopt(now *guard, found []byte) bool {
 func (s *Session) replaced(g *guard, found []byte) error {
 	a, err := decodeAlive(s.id.Node, found)
 	if err != nil {
-		s.lost(g, unreadable(s.client.Keys().Alive(s.id.Node), err))
+		s.lost(g, Unread(s.client.Keys().Alive(s.id.Node), err))
 		return nil
 	}
 	return s.fail(problem.New(problem.CodeFenced, "node %s is run by another agent now (%s); this one grants nothing any more", s.id.Node, address(a)).
@@ -162,7 +160,7 @@ func (s *Session) refused(g *guard, meta, alive, node []byte) error {
 	if !bytes.Equal(meta, g.meta) {
 		m, err := cluster.DecodeMeta(meta)
 		if err != nil {
-			return unreadable(s.client.Keys().Meta(), err)
+			return Unread(s.client.Keys().Meta(), err)
 		}
 		if m.State != "normal" {
 			return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is %s (epoch %d)", m.State, m.Number).Advise("look", "poolctl status")
@@ -181,7 +179,7 @@ func (s *Session) nodeChanged(g *guard, raw []byte) error {
 	case raw == nil:
 		return s.fail(problem.New(problem.CodeFenced, "node %s was removed from the cluster", s.id.Node).Advise("to register it again", "restart its agent"))
 	case err != nil:
-		return unreadable(s.client.Keys().Node(s.id.Node), err)
+		return Unread(s.client.Keys().Node(s.id.Node), err)
 	case n.State != nodeActive || n.Boot != s.id.Boot || n.Secret != s.home.SecretHash():
 		return s.fail(problem.New(problem.CodeFenced, "node %s is %s since %s (%s): it grants nothing", s.id.Node, n.State, problem.Clock(n.Since), n.Reason).
 			Advise("after a reboot", "poolctl node unfence %s", s.id.Node))

@@ -66,12 +66,29 @@ func isUnreadable(err error) bool {
 	return errors.As(err, &e)
 }
 
-// unreadable is the refusal of everything while a record that every write rests on
-// cannot be read.
-func unreadable(key string, why error) error {
+// Unread is the refusal of everything while a record that every write rests on
+// cannot be read: a [problem.CodeFrozen] that names the key. It passes once the
+// record is as it was.
+func Unread(key string, why error) error {
 	e := &problem.Error{Code: problem.CodeFrozen, Detail: "nothing is granted: the record " + key + " cannot be read: " + cutText(why.Error()), Cause: unreadableError{why}}
 	return e.Advise("look", "poolctl check   (on a node that serves)").
 		Advise("once it is as it was", "nothing: the agent goes on by itself")
+}
+
+// Blocked tells why this node writes nothing until a person has mended a record;
+// nil if there is no such reason.
+func (a *Allocator) Blocked() error {
+	a.session.mu.Lock()
+	err := a.session.blocked
+	a.session.mu.Unlock()
+	a.mirror.read(func(v *view) {
+		for _, key := range []string{a.keys.Node(a.id.Node), a.keys.Meta()} {
+			if why := v.unreadable[key]; why != nil {
+				err = Unread(key, why)
+			}
+		}
+	})
+	return err
 }
 
 func unreadableClaim(ref Ref, why error) error {
