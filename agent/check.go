@@ -2,12 +2,15 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/idpool/idpool/api"
+	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
 	"github.com/idpool/idpool/vlan"
 )
@@ -31,29 +34,21 @@ func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut
 	out := &findingsOut{}
 	out.Body.Items = []api.Finding{}
 	told := map[string]bool{}
-	for _, key := range c.engine.Overview().Unreadable {
-		told[key] = true
-		out.Body.Items = append(out.Body.Items, api.Finding{
-			Kind: vlan.FindUnreadable, Subject: key, Detail: "the record cannot be read by this version of idpool: it counts as not there",
-			Try: []problem.Advice{{When: "this agent's version, and the writer's", Command: "poolctl status"}},
-		})
+	for _, u := range c.engine.Unreadable() {
+		told[u.Key] = true
+		out.Body.Items = append(out.Body.Items, unreadableFinding(u))
 	}
+	keys := c.client.Keys()
 	for _, f := range found {
-		if f.Kind == vlan.FindUnreadable && endsOne(told, "/services/"+f.Service) {
-			continue
+		key := keys.Service(f.Service)
+		switch {
+		case f.Kind != vlan.FindUnreadable:
+			out.Body.Items = append(out.Body.Items, findingView(f))
+		case !told[key]:
+			out.Body.Items = append(out.Body.Items, unreadableFinding(leases.Unreadable{Key: key, Kind: cluster.KindService, Why: errors.New(f.Detail)}))
 		}
-		out.Body.Items = append(out.Body.Items, findingView(f))
 	}
 	return out, nil
-}
-
-func endsOne(keys map[string]bool, suffix string) bool {
-	for key := range keys {
-		if strings.HasSuffix(key, suffix) {
-			return true
-		}
-	}
-	return false
 }
 
 func findingView(f vlan.Finding) api.Finding {

@@ -27,7 +27,8 @@
 //	stop             the context of Run ends, the node  the server has let its requests go and
 //	                 left, or the work below ended      the node has left, or may not
 //	work             Run; restarted after a refusal     stop, or an error that a person must act on
-//	                 that may pass (etcd restored)
+//	                 that may pass (etcd restored, a
+//	                 record that cannot be read)
 //	etcd (embedded)  Run, with --embedded               after work
 //	watch of etcd    the embedded server runs           the server ends
 //
@@ -39,7 +40,7 @@
 // # Errors
 //
 // [Agent.Run] returns nil after a clean stop and a *problem.Error else: invalid
-// (configuration, records of another format), held (data directory or socket in
+// (configuration, data directory), held (data directory or socket in
 // use), fenced (the node's name is another's, or an operator's word), forbidden
 // (etcd denies the keys).
 //

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/idpool/idpool/agent"
 	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/cluster/clustertest"
@@ -65,9 +67,11 @@ func config(t testing.TB, name string, endpoints ...string) agent.Config {
 }
 
 // launch runs an agent until the test ends, or stop is called.
-func launch(t testing.TB, c agent.Config) *node {
+func launch(t testing.TB, c agent.Config) *node { return launchLogged(t, c, nil) }
+
+func launchLogged(t testing.TB, c agent.Config, log *zap.Logger) *node {
 	t.Helper()
-	a, err := agent.New(c, nil)
+	a, err := agent.New(c, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,6 +49,8 @@ func (s *server) release(ctx context.Context, who caller, in *releaseIn) (*relea
 		return nothing(), nil
 	case err != nil:
 		return nil, err
+	case info.Unread != nil:
+		return nil, info.Unread
 	case info.Claim == nil || info.Claim.Token != t:
 		return nothing(), nil
 	case info.Claim.State == leases.Reserved:

@@ -180,9 +180,23 @@ func TestUnknownFormats(t *testing.T) {
 	if g := n.request(t, api.UIDRequest{}); g.Items[0].UID != 3900021001 {
 		t.Errorf("granted %+v over a claim that cannot be read", g.Items[0])
 	}
+	meta, _, err := client.ReadMeta(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	put(keys.Meta(), `{"v":99}`)
-	err := launch(t, config(t, "n2", etcd.Endpoints()...)).ended(t)
-	wants(t, err, problem.CodeInvalid, "meta", "99")
+	late := launch(t, config(t, "n2", etcd.Endpoints()...)) // it waits, and says for what
+	eventually(t, "status names meta's format", func() (bool, any) {
+		st, err := late.Status(t.Context())
+		return err == nil && strings.Contains(strings.Join(st.NotReady, " "), "format 99, this version reads 1: upgrade"), fmt.Sprint(st.NotReady, err)
+	})
+	_, err = late.Pools().List(t.Context())
+	wants(t, err, problem.CodeFrozen, "meta", "99")
+	put(keys.Meta(), string(cluster.Encode(meta)))
+	eventually(t, "ready", func() (bool, any) {
+		st, err := late.Status(t.Context())
+		return err == nil && st.Ready, fmt.Sprint(st.NotReady, err)
+	})
 }
 
 // TestRestart: an agent that is gone for a while resumes its claims.

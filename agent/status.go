@@ -81,6 +81,9 @@ func (a *Agent) notReady() (problem.Code, []string) {
 	} else if _, live := c.engine.Session().Live(); !live {
 		note(problem.CodeUnavailable, "node %s has no session with etcd", a.cfg.Node)
 	}
+	if err := c.engine.Blocked(); err != nil {
+		note(problem.CodeOf(err), "%v", err)
+	}
 	if o.Meta.State != "" && o.Meta.State != cluster.StateNormal {
 		note(problem.CodeFrozen, "the cluster is %s (epoch %d)", o.Meta.State, o.Meta.Number)
 	}

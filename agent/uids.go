@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"time"
@@ -197,10 +196,8 @@ func (s *server) getUID(ctx context.Context, who caller, in *uidPath) (*uidOut, 
 		return nil, err
 	}
 	info := c.find(ctx, uint32(in.UID))
-	if info.Claim == nil {
-		if err := c.readable(fmt.Sprintf("claims/uid/%010d", in.UID), fmt.Sprintf("uid %d", in.UID)); err != nil {
-			return nil, err
-		}
+	if info.Unread != nil {
+		return nil, info.Unread
 	}
 	if info.Claim == nil && len(info.Pools) == 0 {
 		return nil, problem.New(problem.CodeNotFound, "uid %d is in no pool and nobody holds it", in.UID).Advise("look", "poolctl uid pool list")
@@ -220,7 +217,7 @@ func (c *core) find(ctx context.Context, uid uint32) leases.ClaimInfo {
 		if pooled == nil && len(info.Pools) > 0 {
 			pooled = &info
 		}
-		if info.Claim != nil && info.Claim.Count > uid-id {
+		if info.Unread != nil || (info.Claim != nil && info.Claim.Count > uid-id) {
 			pooled = &info
 			return true
 		}

@@ -196,9 +196,9 @@ func nodeView(n leases.NodeInfo) api.Node {
 func (c *core) readable(key, what string) error {
 	for _, k := range c.engine.Overview().Unreadable {
 		if strings.HasSuffix(k, "/"+key) {
-			return problem.New(problem.CodeInternal, "%s: its record in etcd cannot be read (%s)", what, k).
+			return problem.New(problem.CodeInvalid, "%s: its record in etcd cannot be read (%s)", what, k).
 				Note("was it written by a later version of idpool? then this agent is to be updated").
-				Advise("look", "poolctl status")
+				Advise("look", "poolctl check")
 		}
 	}
 	return nil

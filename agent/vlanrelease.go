@@ -59,6 +59,9 @@ func (s *server) releaseVLAN(ctx context.Context, who caller, in *releaseVLANIn)
 		info = c.engine.Get(ctx, ref)
 	}
 	claim := info.Claim
+	if info.Unread != nil {
+		return nil, info.Unread
+	}
 	if claim == nil {
 		if _, err := c.etcdInventory(in.Inventory, not); err != nil {
 			return nil, err

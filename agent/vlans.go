@@ -176,8 +176,8 @@ func (s *server) getVLAN(ctx context.Context, who caller, in *vlanPath) (*vlanOu
 		if p.Outside != nil {
 			return c.getFileVLAN(ctx, in, p, not)
 		}
-		if err := c.readable("claims/vlan/"+in.Inventory+"/"+tenDigits(in.VID), not); err != nil {
-			return nil, err
+		if info.Unread != nil {
+			return nil, info.Unread
 		}
 		if len(info.Pools) == 0 {
 			return nil, noSuchVLAN(in)
@@ -378,10 +378,4 @@ func readWait(req *leases.GrantRequest, text string) error {
 		return problem.New(problem.CodeInvalid, "wait %s: want 0 to %s", req.Wait, maxWait)
 	}
 	return nil
-}
-
-// tenDigits is an id as it stands in keys.
-func tenDigits(id uint32) string {
-	text := decimal(int(id))
-	return "0000000000"[len(text):] + text
 }

@@ -199,12 +199,15 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 // remembers one: then etcd has lost it, or is another.
 func (a *Agent) meta(ctx context.Context, client *cluster.Client, home *leases.Home) error {
 	epoch := home.Epoch()
-	if epoch == "" {
-		_, _, err := client.EnsureMeta(ctx)
-		return err
+	first := client.EnsureMeta
+	if epoch != "" {
+		first = client.ReadMeta
 	}
-	_, _, err := client.ReadMeta(ctx)
-	if problem.CodeOf(err) != problem.CodeNotFound {
+	_, _, err := first(ctx)
+	switch code := problem.CodeOf(err); {
+	case code == problem.CodeInvalid:
+		return leases.Unread(client.Keys().Meta(), err)
+	case epoch == "" || code != problem.CodeNotFound:
 		return err
 	}
 	return problem.New(problem.CodeFrozen, "nothing is granted: etcd at %v holds no idpool data below %s, and this node has been part of a cluster (epoch %s)",

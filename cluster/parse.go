@@ -41,6 +41,20 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
+// Kinds lists every kind but [KindUnknown].
+func Kinds() []Kind {
+	var all []Kind
+	for k := KindUnknown + 1; int(k) < len(kindNames); k++ {
+		all = append(all, k)
+	}
+	return all
+}
+
+// Leased tells whether a key of this kind is under a lease, and goes with it.
+func (k Kind) Leased() bool {
+	return k == KindAlive || k == KindLock || k == KindReaper || k == KindServiceLock
+}
+
 // Key is a parsed key. Which fields are set depends on Kind.
 type Key struct {
 	Kind Kind

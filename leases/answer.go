@@ -27,7 +27,7 @@ func (a *Allocator) answer(ctx context.Context, req GrantRequest) (*Grant, error
 	})
 	switch {
 	case unreadable != nil:
-		return nil, problem.Wrap(problem.CodeInvalid, unreadable, "the grant record of key %s cannot be read", req.Key)
+		return nil, unreadableRecord(key, unreadable)
 	case rec == nil && other != nil:
 		return nil, problem.New(problem.CodeKeyConflict, "key %s is another caller's (%s, %s)", req.Key, other.Caller, other.Request).
 			Note("use another key")
@@ -78,7 +78,10 @@ func (a *Allocator) standing(ctx context.Context, req GrantRequest, rec *Record)
 	if err := a.linearize(ctx); err != nil {
 		return nil, err
 	}
-	s := a.load(ctx, rec.IDs)
+	s, err := a.load(ctx, rec.IDs)
+	if err != nil {
+		return nil, err
+	}
 	for _, ref := range rec.IDs {
 		if c := s.claims[ref].Val; c == nil || c.Token != rec.Token || !c.State.held() {
 			return nil, ended(ref, c)

@@ -312,9 +312,11 @@ func (b *batcher) attempt(ctx context.Context, g *guard, batch []*child) (*clien
 	return b.send(ctx, g.compares(k, n), then, []clientv3.Op{clientv3.OpGet(k.Meta()), clientv3.OpGet(k.Alive(n)), clientv3.OpGet(k.Node(n))})
 }
 
+// value is what a read found: nil where there is no such key, and not nil where it
+// stands empty.
 func value(r *pb.ResponseOp) []byte {
 	if kvs := r.GetResponseRange().GetKvs(); len(kvs) > 0 {
-		return kvs[0].Value
+		return append([]byte{}, kvs[0].Value...)
 	}
 	return nil
 }

@@ -299,7 +299,7 @@ func lifeEvent(t *rapid.T, c *Claim, node string) string {
 	case "bind":
 		_ = c.bind(node, "b", Requester{ID: fmt.Sprint("r", rapid.IntRange(0, 3).Draw(t, "r")), Hold: HoldPID})
 	case "relock":
-		if c.State.held() && c.bind(node, "b", Requester{ID: "again"}) == nil {
+		if c.State.held() && c.bind(node, "b", Requester{ID: "again", Hold: HoldPID}) == nil {
 			c.relock(at)
 		}
 	case "confirm", "keep":
@@ -345,7 +345,7 @@ func checkLife(t *rapid.T, name, node string, before, c *Claim) {
 	case c.State == Idle && slices.ContainsFunc(c.Nodes, func(p Presence) bool { return !p.Idle || p.kept() }):
 		t.Fatalf("%s: idle, but not on every node: %+v", name, c)
 	}
-	if _, err := decodeClaim(encodeClaim(c)); err != nil {
+	if _, err := decodeClaim(uid(1), encodeClaim(c)); err != nil {
 		t.Fatalf("%s: not readable: %v", name, err)
 	}
 }

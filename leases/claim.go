@@ -2,11 +2,8 @@ package leases
 
 import (
 	"crypto/rand"
-	"fmt"
 	"slices"
 	"time"
-
-	"github.com/idpool/idpool/cluster"
 )
 
 // format is the record format this version writes and reads.
@@ -17,12 +14,16 @@ const (
 	maxRequesters = 64
 	maxNodes      = 4096
 	maxText       = 1024
+	maxBlock      = 1 << 24
 )
 
 // Claim is the persistent key that says who has an id and in which state. It
 // carries no etcd lease: only a transaction ends it.
 type Claim struct {
-	V     int    `json:"v"`
+	V int `json:"v"`
+	// Of is the id that it claims, as in "uid/70012", so that a record at another's
+	// key is refused.
+	Of    string `json:"of,omitempty"`
 	State State  `json:"state"`
 	Pool  string `json:"pool,omitempty"`
 	// Count is the block size: the claim stands for Count ids from its id on.
@@ -113,28 +114,6 @@ func NewToken() string { return rand.Text() }
 
 // shortToken names a write: 60 random bits.
 func shortToken() string { return rand.Text()[:12] }
-
-// decodeClaim reads a claim from untrusted bytes.
-func decodeClaim(data []byte) (*Claim, error) {
-	var c Claim
-	if err := cluster.Decode(data, format, &c); err != nil {
-		return nil, err
-	}
-	switch c.State {
-	case Locked, Used, Idle, Quarantined, Reserved:
-	default:
-		return nil, fmt.Errorf("claim in unknown state %q", c.State)
-	}
-	if c.Token == "" || c.Count == 0 || len(c.Nodes) > maxNodes {
-		return nil, fmt.Errorf("claim without token or count, or with %d nodes", len(c.Nodes))
-	}
-	for i := range c.Nodes {
-		if err := cluster.ValidName(c.Nodes[i].Node); err != nil {
-			return nil, fmt.Errorf("claim names a node: %w", err)
-		}
-	}
-	return &c, nil
-}
 
 // clone is a deep copy that shares nothing which a decision may change.
 func (c *Claim) clone() *Claim {

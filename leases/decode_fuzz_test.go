@@ -42,23 +42,24 @@ func roundTrip[T any](f *testing.F, decode func([]byte) (*T, error), seeds ...an
 func FuzzDecodeClaim(f *testing.F) {
 	full := onNodes(Used, "n1", "n2")
 	full.Nodes[0].Requesters[0].Until, full.Nodes[0].Requesters[0].Keep, full.GrantedAt = at, true, at
-	roundTrip(f, decodeClaim, full, onNodes(Locked, "n1"), onNodes(Reserved))
+	roundTrip(f, func(b []byte) (*Claim, error) { return decodeClaim(Ref{"uid", 1 << 16}, b) }, full, onNodes(Locked, "n1"), onNodes(Reserved))
 }
 
 func FuzzDecodeRecord(f *testing.F) {
-	roundTrip(f, decodeRecord, Record{V: format, Token: "t", IDs: []Ref{uid(1), {"vlan/x", 4094}}, Since: at})
+	decode := func(b []byte) (*Record, error) { return decodeRecord("c", "key:k", b) }
+	roundTrip(f, decode, Record{V: format, Token: "t", Caller: "c", Key: "k", IDs: []Ref{uid(1), {"vlan/x", 4094}}, Since: at})
 }
 
 func FuzzDecodeNode(f *testing.F) {
-	roundTrip(f, decodeNode, Node{V: format, State: nodeFenced, FencedBoot: "b", Since: at}, Node{V: format, State: "new"})
+	roundTrip(f, func(b []byte) (*Node, error) { return decodeNode("n", b) }, Node{V: format, Of: "n", Machine: "m", Boot: "b", State: nodeFenced, FencedBoot: "b", Since: at}, Node{V: format, State: "new"})
 }
 
 func FuzzDecodeAlive(f *testing.F) {
-	roundTrip(f, decodeAlive, Alive{V: format, Nonce: "n", Counter: 1 << 63})
+	roundTrip(f, func(b []byte) (*Alive, error) { return decodeAlive("n", b) }, Alive{V: format, Nonce: "n", Counter: 1 << 63, Machine: "m", Secret: "s"})
 }
 
 func FuzzDecodeProof(f *testing.F) {
-	roundTrip(f, decodeProof, Proof{V: format, Epoch: "e", Revision: 9, InUse: map[cluster.Space]idset.Set{"uid": idset.New(1, 2, 9)}})
+	roundTrip(f, func(b []byte) (*Proof, error) { return decodeProof("n", b) }, Proof{V: format, Epoch: "e", Boot: "b", Machine: "m", Revision: 9, InUse: map[cluster.Space]idset.Set{"uid": idset.New(1, 2, 9)}})
 }
 
 func FuzzDecodePool(f *testing.F) {

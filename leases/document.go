@@ -181,7 +181,10 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 	defer cancel()
 	d := documentEdit{ch.Name, ch.Before, ch.After, ch.Lock}
 	refs := refsIn(ch.Release)
-	s := a.load(ctx, refs)
+	s, err := a.load(ctx, refs)
+	if err != nil {
+		return Document{}, err
+	}
 	for {
 		c := a.child(s, a.endings(s, ch.Release, ch.Reason))
 		a.restOn(c, s, refs)
@@ -261,11 +264,14 @@ func (a *Allocator) restOn(c *child, s *snap, refs []Ref) {
 // beside adds to a grant's child what is written with it: the document, and the
 // claims that it ends. It returns a look at a refusal: [ErrChanged] where the
 // document is what refused it.
-func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *child) func(childResult) error {
+func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *child) (func(childResult) error, error) {
 	var s *snap
 	if len(req.Drop) > 0 {
 		refs := refsIn(req.Drop)
-		s = a.load(ctx, refs)
+		var err error
+		if s, err = a.load(ctx, refs); err != nil {
+			return nil, err
+		}
 		ends := a.child(s, a.endings(s, req.Drop, req.DropReason))
 		a.restOn(ends, s, refs)
 		c.cmps, c.puts, c.gets = append(c.cmps, ends.cmps...), append(c.puts, ends.puts...), append(c.gets, ends.gets...)
@@ -277,7 +283,7 @@ func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *c
 		return a.learn(s, c.gets, r.found) // what cannot be read stays so
 	}
 	if req.Document == nil {
-		return readable
+		return readable, nil
 	}
 	d := documentEdit{req.Document.Name, req.Document.Before, req.Document.After(g), req.Document.Lock}
 	d.into(a.keys, c)
@@ -287,5 +293,5 @@ func (a *Allocator) beside(ctx context.Context, req GrantRequest, g *Grant, c *c
 		}
 		a.reach(ctx, r.revision, time.Second)
 		return ErrChanged
-	}
+	}, nil
 }

@@ -14,6 +14,7 @@ func TestDocumentDecides(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	until(t, "the other node knows the pools", func() bool { _, err := b.Pool(VLANPool("fb")); return err == nil })
 	if _, _, err := b.serve("edge", nil, northSouth()); !errors.Is(err, ErrChanged) {
 		t.Fatalf("a second life of the record: %v", err)
 	}

@@ -48,7 +48,7 @@ func (w weighing) due(n witness) bool {
 	case w.policy == ProofNone:
 		return false
 	case n.node == nil: // its registration cannot be read
-		return named || n.up
+		return named || n.up || w.policy == ProofCluster
 	case n.node.State != nodeActive, n.node.Role == RoleGateway && !named:
 		return false
 	}

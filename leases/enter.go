@@ -38,24 +38,24 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 		if len(kvs) == 0 {
 			continue
 		}
-		kv := kvs[0]
+		kv, raw := kvs[0], value(r)
 		switch i {
 		case 0:
-			p.metaRaw = kv.Value
+			p.metaRaw = raw
 			p.meta, err = cluster.DecodeMeta(kv.Value)
 		case 1:
-			p.nodeRaw = kv.Value
-			p.node, err = decodeNode(kv.Value)
+			p.nodeRaw = raw
+			p.node, err = decodeNode(n, kv.Value)
 		case 2:
-			p.aliveRaw, p.aliveLease = kv.Value, clientv3.LeaseID(kv.Lease)
-			p.alive, err = decodeAlive(kv.Value)
+			p.aliveRaw, p.aliveLease = raw, clientv3.LeaseID(kv.Lease)
+			p.alive, err = decodeAlive(n, kv.Value)
 		case 3:
 			p.membersRev = kv.ModRevision
 		case 4:
 			p.proof = kv.ModRevision
 		}
 		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "record %s", kv.Key)
+			return nil, Unread(string(kv.Key), err)
 		}
 	}
 	if p.metaRaw == nil {
@@ -113,7 +113,7 @@ func (s *Session) enter(ctx context.Context, p *place, a admission) (bool, error
 	s.mu.Lock()
 	noProof := s.noProof
 	s.mu.Unlock()
-	alive := Alive{V: format, Nonce: NewToken(), Counter: 1, Machine: s.id.Machine, Secret: s.home.SecretHash(), Version: s.id.Version, PID: s.id.PID, Address: s.id.Address, NoProof: noProof}
+	alive := Alive{V: format, Of: s.id.Node, Nonce: NewToken(), Counter: 1, Machine: s.id.Machine, Secret: s.home.SecretHash(), Version: s.id.Version, PID: s.id.PID, Address: s.id.Address, NoProof: noProof}
 	if err := s.home.change(func(m *memory) { m.entering(alive, p.alive) }); err != nil {
 		return false, problem.Wrap(problem.CodeInvalid, err, "agent of node %s", s.id.Node)
 	}
@@ -152,7 +152,7 @@ func (s *Session) entry(ctx context.Context, p *place, a admission, next *guard)
 	if a.register == nil {
 		return cmps, puts
 	}
-	a.register.Write = shortToken()
+	a.register.Of, a.register.Write = n, shortToken()
 	next.node = cluster.Encode(a.register)
 	puts = append(puts, clientv3.OpPut(k.Node(n), string(next.node)))
 	if proof := s.proof(ctx); proof != nil {

@@ -122,7 +122,11 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 	token := NewToken()
 	c, held := a.grantChild(req, picks, token, g.epoch)
 	answer := &Grant{Token: token, Key: req.Key, Requester: req.Requester.ID, Held: held}
-	beside := a.beside(ctx, req, answer, c)
+	beside, err := a.beside(ctx, req, answer, c)
+	if err != nil {
+		a.land(picks, 0)
+		return nil, err
+	}
 	c.orphan = func(r childResult) { // runs when the outcome is known at last
 		a.land(picks, r.revision)
 		if r.applied && req.Key == "" && req.Document == nil { // a key's caller may ask again; its hold decides
@@ -178,7 +182,7 @@ func (a *Allocator) grantChild(req GrantRequest, picks []picked, token, epoch st
 	pools := map[string]bool{}
 	for _, p := range picks {
 		claim := &Claim{
-			V: format, State: step(Free, evGrant).next, Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder, Key: req.Key,
+			V: format, Of: p.ref.String(), State: step(Free, evGrant).next, Pool: p.pool, Count: p.policy.Block, Caller: req.Caller, Holder: req.Holder, Key: req.Key,
 			Token: token, Grouped: record != "", Epoch: epoch, GrantedAt: now, Since: now, Write: shortToken(),
 			Nodes: []Presence{{Node: a.id.Node, Boot: a.id.Boot, Requesters: []Requester{req.Requester}}}, Service: req.Service, Attribute: p.label,
 		}

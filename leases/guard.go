@@ -67,9 +67,7 @@ func (s *Session) swapAlive(ctx context.Context, now, next *guard, alive Alive) 
 		case err == nil:
 			kvs := []byte(nil)
 			if !resp.Succeeded {
-				if got := resp.Responses[0].GetResponseRange().Kvs; len(got) > 0 {
-					kvs = got[0].Value
-				}
+				kvs = value(resp.Responses[0])
 			}
 			return s.swapped(resp.Succeeded || bytes.Equal(kvs, next.alive), kvs, now, next, alive)
 		case cluster.IsLeaseNotFound(err):
@@ -101,13 +99,13 @@ func (s *Session) swapped(ok bool, found []byte, now, next *guard, alive Alive) 
 	case s.adopt(now, found):
 		return nil
 	}
-	return s.fail(s.usurped(found))
+	return s.replaced(now, found)
 }
 
 // adopt takes a presence that an earlier attempt of ours wrote without our
 // knowing: our nonce, and no counter that we have not written down.
 func (s *Session) adopt(now *guard, found []byte) bool {
-	a, err := decodeAlive(found)
+	a, err := decodeAlive(s.id.Node, found)
 	s.mu.Lock()
 	ours := err == nil && a.Nonce == s.alive.Nonce && a.Secret == s.alive.Secret && a.Counter > s.alive.Counter
 	s.mu.Unlock()
@@ -123,14 +121,16 @@ func (s *Session) adopt(now *guard, found []byte) bool {
 	return true
 }
 
-// usurped is the refusal when another's presence stands in our place.
-func (s *Session) usurped(found []byte) error {
-	by := "somebody else"
-	if a, err := decodeAlive(found); err == nil {
-		by = address(a)
+// replaced ends the session, for good if another agent's presence stands in our
+// place. One that cannot be read is nobody's: it is waited for.
+func (s *Session) replaced(g *guard, found []byte) error {
+	a, err := decodeAlive(s.id.Node, found)
+	if err != nil {
+		s.lost(g, Unread(s.client.Keys().Alive(s.id.Node), err))
+		return nil
 	}
-	return problem.New(problem.CodeFenced, "node %s is run by another agent now (%s); this one grants nothing any more", s.id.Node, by).
-		Advise("look", "poolctl node show %s", s.id.Node)
+	return s.fail(problem.New(problem.CodeFenced, "node %s is run by another agent now (%s); this one grants nothing any more", s.id.Node, address(a)).
+		Advise("look", "poolctl node show %s", s.id.Node))
 }
 
 // refused reads what an outer refusal showed and brings the guard up to date.
@@ -152,7 +152,7 @@ func (s *Session) refused(g *guard, meta, alive, node []byte) error {
 		if s.adopt(g, alive) {
 			return nil
 		}
-		return s.fail(s.usurped(alive))
+		return s.replaced(g, alive)
 	}
 	if !bytes.Equal(node, g.node) {
 		return s.nodeChanged(g, node)
@@ -160,7 +160,7 @@ func (s *Session) refused(g *guard, meta, alive, node []byte) error {
 	if !bytes.Equal(meta, g.meta) {
 		m, err := cluster.DecodeMeta(meta)
 		if err != nil {
-			return problem.Wrap(problem.CodeFrozen, err, "the cluster's meta record cannot be read; nothing is granted")
+			return Unread(s.client.Keys().Meta(), err)
 		}
 		if m.State != "normal" {
 			return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is %s (epoch %d)", m.State, m.Number).Advise("look", "poolctl status")
@@ -174,12 +174,12 @@ func (s *Session) refused(g *guard, meta, alive, node []byte) error {
 
 // nodeChanged takes a change of our registration that others made.
 func (s *Session) nodeChanged(g *guard, raw []byte) error {
-	n, err := decodeNode(raw)
+	n, err := decodeNode(s.id.Node, raw)
 	switch {
 	case raw == nil:
 		return s.fail(problem.New(problem.CodeFenced, "node %s was removed from the cluster", s.id.Node).Advise("to register it again", "restart its agent"))
 	case err != nil:
-		return s.fail(problem.Wrap(problem.CodeFenced, err, "the registration of node %s cannot be read", s.id.Node))
+		return Unread(s.client.Keys().Node(s.id.Node), err)
 	case n.State != nodeActive || n.Boot != s.id.Boot || n.Secret != s.home.SecretHash():
 		return s.fail(problem.New(problem.CodeFenced, "node %s is %s since %s (%s): it grants nothing", s.id.Node, n.State, problem.Clock(n.Since), n.Reason).
 			Advise("after a reboot", "poolctl node unfence %s", s.id.Node))

@@ -346,7 +346,7 @@ func (w *world) claim(ref Ref) *Claim {
 	if !ok {
 		return nil
 	}
-	c, err := decodeClaim([]byte(raw))
+	c, err := decodeClaim(ref, []byte(raw))
 	if err != nil {
 		w.t.Fatal(err)
 	}

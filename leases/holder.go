@@ -17,8 +17,10 @@ func (a *Allocator) Find(ctx context.Context, caller, key string) ([]Ref, string
 		return nil, "", err
 	}
 	var rec, other *Record
+	var unreadable error
+	at := a.keys.Grant(caller, recordName(key, ""))
 	a.mirror.read(func(v *view) {
-		rec = v.records[a.keys.Grant(caller, recordName(key, ""))].Val
+		rec, unreadable = v.records[at].Val, v.unreadable[at]
 		for _, k := range v.byKey[key] {
 			if r := v.records[k].Val; r != nil && r.Caller != caller {
 				other = r
@@ -26,6 +28,8 @@ func (a *Allocator) Find(ctx context.Context, caller, key string) ([]Ref, string
 		}
 	})
 	switch {
+	case rec == nil && unreadable != nil:
+		return nil, "", unreadableRecord(at, unreadable)
 	case rec == nil && other != nil:
 		return nil, "", problem.New(problem.CodeHeld, "key %s is another caller's (%s)", key, other.Caller).By(problem.Holder{Caller: other.Caller, Key: key})
 	case rec == nil:
@@ -197,7 +201,11 @@ func (a *Allocator) Join(ctx context.Context, refs []Ref, token string, r Reques
 	defer cancel()
 	held, err := a.bindAll(ctx, refs, token, r)
 	if errors.Is(err, problem.ErrKeyEnded) { // say so if another has it now
-		for ref, c := range a.load(ctx, refs).claims {
+		s, unread := a.load(ctx, refs)
+		if unread != nil {
+			return nil, unread
+		}
+		for ref, c := range s.claims {
 			if c.Val != nil && c.Val.Token != token {
 				return nil, mustOwn(ref, c.Val, token, "joined")
 			}

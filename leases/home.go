@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -57,13 +58,31 @@ func OpenHome(dir string) (*Home, error) {
 		h.mem = memory{V: format, Secret: rand.Text()}
 		return h, h.save()
 	case err != nil:
-		return nil, problem.New(problem.CodeInvalid, "agent's memory: %v", err)
+		return nil, h.unreadable(err.Error())
 	}
-	if err := json.Unmarshal(data, &h.mem); err != nil || h.mem.V != format || h.mem.Secret == "" {
-		return nil, problem.New(problem.CodeInvalid, "agent's memory %s cannot be read (format %d, this version reads %d)", h.path, h.mem.V, format).
-			Advise("keep it and ask for help, or give the node up", "poolctl node fence NODE --reason …")
+	if err := h.decode(data); err != nil {
+		return nil, err
 	}
 	return h, nil
+}
+
+func (h *Home) decode(data []byte) error {
+	if err := cluster.Decode(data, format, &h.mem); err != nil {
+		return h.unreadable(cutText(err.Error()))
+	}
+	if h.mem.Secret == "" || h.mem.Revision < 0 || tooLong(h.mem.Secret, h.mem.Nonce, h.mem.PriorNonce, h.mem.Boot, h.mem.Epoch) != nil {
+		return h.unreadable("it has no secret, or what no agent writes")
+	}
+	return nil
+}
+
+// unreadable is the refusal of a memory that is not ours to make anew: without its
+// secret the node is a stranger.
+func (h *Home) unreadable(why string) error {
+	return problem.New(problem.CodeInvalid, "agent's memory %s cannot be read: %s", h.path, why).
+		Advise("a later version wrote it", "update this agent").
+		Advise("it is damaged", "restore it from a backup of the data directory").
+		Advise("it is lost: give the node up, and start it anew after a reboot", "poolctl node fence NODE --reason … && poolctl node unfence NODE && rm %s", h.path)
 }
 
 // SecretHash is what etcd stores of the secret.

@@ -47,9 +47,13 @@ func (a *Allocator) importPart(ctx context.Context, pool string, ids []uint32, h
 		return idset.Set{}, err
 	}
 	var refs []Ref
-	for _, id := range ids {
-		refs = append(refs, Ref{cluster.Space(pool), id})
-	}
+	a.mirror.read(func(v *view) {
+		for _, id := range ids { // what cannot be read is taken already
+			if ref := (Ref{cluster.Space(pool), id}); v.unreadable[a.keys.Claim(ref.Space, id)] == nil {
+				refs = append(refs, ref)
+			}
+		}
+	})
 	var fresh idset.Set
 	_, err := a.update(ctx, "import", refs, func(s *snap) (*plan, error) {
 		p := &plan{}

@@ -150,7 +150,7 @@ func (a *Allocator) inspect(ctx context.Context, c chores, all bool) bool {
 	seen, err := a.observation(ctx)
 	why := ""
 	if err != nil {
-		why = err.Error()
+		why = clip(err.Error())
 	}
 	if ctx.Err() != nil {
 		return false

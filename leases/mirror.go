@@ -2,6 +2,7 @@ package leases
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -161,25 +162,28 @@ func (m *Mirror) Revision() (int64, error) {
 func (m *Mirror) put(kv cluster.KV) {
 	key, err := m.keys.Parse(kv.Key)
 	if err == nil {
-		err = m.putKey(key, kv)
+		err = errors.Join(m.putKey(key, kv), leaseFits(key.Kind, kv.Lease))
 	}
-	if err != nil {
-		if m.unreadable[kv.Key] == nil {
-			m.log.Warn("record cannot be read", zap.String("key", kv.Key), zap.Error(err))
-		}
-		m.unreadable[kv.Key] = err
+	if err == nil {
+		delete(m.unreadable, kv.Key)
 		return
 	}
-	delete(m.unreadable, kv.Key)
+	if n := len(m.unreadable); m.unreadable[kv.Key] == nil && n < loudUnreadable {
+		m.log.Warn("record cannot be read", zap.String("key", cutText(kv.Key)), zap.String("error", cutText(err.Error())))
+	}
+	m.unreadable[kv.Key] = err
 }
+
+// loudUnreadable is how many records that cannot be read are logged one by one.
+const loudUnreadable = 100
 
 func stored[T any](val *T, kv cluster.KV) Stored[T] {
 	return Stored[T]{Val: val, Raw: kv.Value, ModRev: kv.ModRev, CreateRev: kv.CreateRev}
 }
 
 // into decodes a value and stores it under name; on an error the old entry goes.
-func into[K comparable, T any](m map[K]Stored[T], name K, kv cluster.KV, decode func([]byte) (*T, error)) error {
-	val, err := decode(kv.Value)
+func into[T any](m map[string]Stored[T], name string, kv cluster.KV, decode func(string, []byte) (*T, error)) error {
+	val, err := decode(name, kv.Value)
 	if err != nil {
 		delete(m, name)
 		return err
@@ -192,16 +196,23 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 	switch key.Kind {
 	case cluster.KindMeta:
 		meta, err := cluster.DecodeMeta(kv.Value)
-		m.meta = stored(&meta, kv)
+		if m.meta = stored(&meta, kv); err != nil {
+			m.meta.Val = nil // no report is of no epoch
+		}
 		return err
 	case cluster.KindMembers:
 		m.members = stored(&Members{}, kv)
-		return nil
+		return decodeMembers(kv.Value)
 	case cluster.KindPoolIndex:
 		m.index = kv.ModRev
-		return nil
+		return decodeIndex(kv.Value)
 	case cluster.KindNode:
-		return into(m.nodes, key.Name, kv, decodeNode)
+		delete(m.strange, key.Name)
+		err := into(m.nodes, key.Name, kv, decodeNode)
+		if err != nil {
+			m.strange[key.Name] = struct{}{}
+		}
+		return err
 	case cluster.KindAlive:
 		m.lastSeen[key.Name] = time.Now()
 		err := into(m.alive, key.Name, kv, decodeAlive)
@@ -211,7 +222,11 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 		return err
 	case cluster.KindProof:
 		m.lastSeen[key.Name] = time.Now()
-		return into(m.proofs, key.Name, kv, decodeProof)
+		err := into(m.proofs, key.Name, kv, decodeProof)
+		if err != nil { // its own node writes over it
+			m.proofs[key.Name] = Stored[Proof]{Raw: kv.Value, ModRev: kv.ModRev}
+		}
+		return err
 	case cluster.KindUIDPool:
 		return m.putPool(key.Name, kv)
 	case cluster.KindVLANInventory:
@@ -220,18 +235,26 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 		return m.putClaim(Ref{key.Space, key.ID}, kv)
 	case cluster.KindLock:
 		m.locks[Ref{key.Space, key.ID}] = kv.Lease
-		return nil
+		_, err := decodeToken("the lock's token", kv.Value)
+		return err
 	case cluster.KindGrant:
-		return m.putRecord(kv)
+		return m.putRecord(key, kv)
 	case cluster.KindReaper:
-		m.reaper = string(kv.Value)
-		return nil
+		var err error
+		if m.reaper, err = decodeReaper(kv.Value); err != nil {
+			m.reaper = nobody
+		}
+		return err
 	case cluster.KindService:
 		m.documents[key.Name] = Document{Name: key.Name, Raw: append([]byte{}, kv.Value...), ModRev: kv.ModRev, Since: m.sinceOf(key.Name, kv.ModRev)}
 		return nil
 	case cluster.KindServiceLock:
-		m.documentLocks[key.Name] = string(kv.Value)
-		return nil
+		token, err := decodeToken("the lock's holder", kv.Value)
+		if err != nil {
+			token = nobody
+		}
+		m.documentLocks[key.Name] = token
+		return err
 	}
 	return problem.New(problem.CodeInvalid, "key %s is none of this version's", kv.Key)
 }
@@ -240,8 +263,10 @@ func (m *Mirror) putPool(name string, kv cluster.KV) error {
 	pool, err := decodePool(name, kv.Value)
 	if err != nil {
 		delete(m.pools, name)
+		m.lostPools[name] = err
 		return err
 	}
+	delete(m.lostPools, name)
 	m.pools[name] = newPoolEntry(name, stored(pool, kv))
 	return nil
 }
@@ -263,7 +288,7 @@ func (m *Mirror) putClaim(ref Ref, kv cluster.KV) error {
 	set.Insert(ref.ID)
 	old, had := m.claims[ref]
 	delete(m.mine, ref)
-	c, err := decodeClaim(kv.Value)
+	c, err := decodeClaim(ref, kv.Value)
 	if err != nil {
 		delete(m.claims, ref)
 		delete(m.quarantined, ref)
@@ -285,9 +310,10 @@ func (m *Mirror) putClaim(ref Ref, kv cluster.KV) error {
 	return nil
 }
 
-func (m *Mirror) putRecord(kv cluster.KV) error {
+func (m *Mirror) putRecord(at cluster.Key, kv cluster.KV) error {
 	m.deleteRecord(kv.Key)
-	if err := into(m.records, kv.Key, kv, decodeRecord); err != nil {
+	decode := func(_ string, data []byte) (*Record, error) { return decodeRecord(at.Caller, at.Name, data) }
+	if err := into(m.records, kv.Key, kv, decode); err != nil {
 		return err
 	}
 	if m.records[kv.Key].Val.Ended {
@@ -330,6 +356,7 @@ func (m *Mirror) delete(k string) {
 		m.index = 0
 	case cluster.KindNode:
 		delete(m.nodes, key.Name)
+		delete(m.strange, key.Name)
 		delete(m.lastSeen, key.Name)
 	case cluster.KindAlive:
 		delete(m.alive, key.Name)
@@ -338,8 +365,10 @@ func (m *Mirror) delete(k string) {
 		delete(m.proofs, key.Name)
 	case cluster.KindUIDPool:
 		delete(m.pools, key.Name)
+		delete(m.lostPools, key.Name)
 	case cluster.KindVLANInventory:
 		delete(m.pools, VLANPool(key.Name))
+		delete(m.lostPools, VLANPool(key.Name))
 	case cluster.KindService:
 		delete(m.documents, key.Name)
 	case cluster.KindServiceLock:

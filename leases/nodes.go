@@ -44,10 +44,12 @@ func (a *Allocator) Nodes() []NodeInfo {
 // NodeNamed returns one node; ErrNotFound if it is not registered.
 func (a *Allocator) NodeNamed(name string) (NodeInfo, error) {
 	var info NodeInfo
-	err := error(problem.New(problem.CodeNotFound, "there is no node %s", name).Advise("look", "poolctl node list"))
+	var err error
 	a.mirror.read(func(v *view) {
 		if _, ok := v.nodes[name]; ok {
-			info, err = v.nodeInfo(name, v.waitedFor()[name]), nil
+			info = v.nodeInfo(name, v.waitedFor()[name])
+		} else {
+			err = unknownNode(v, name)
 		}
 	})
 	return info, err
@@ -73,7 +75,7 @@ func (v *view) nodeInfo(name string, waited []Ref) NodeInfo {
 	} else if n.State == nodeActive {
 		info.State = NodeAbsent
 	}
-	if p, ok := v.proofs[name]; ok {
+	if p, ok := v.proofs[name]; ok && p.Val != nil {
 		info.Proof = p.Val.Revision
 	}
 	for _, c := range v.claims {
@@ -198,7 +200,7 @@ func (a *Allocator) changeNode(ctx context.Context, name, did string, decide fun
 		a.mirror.read(func(v *view) {
 			old, ok := v.nodes[name]
 			if !ok {
-				err = problem.New(problem.CodeNotFound, "there is no node %s", name).Advise("look", "poolctl node list")
+				err = unknownNode(v, name)
 				return
 			}
 			n := *old.Val
@@ -211,7 +213,7 @@ func (a *Allocator) changeNode(ctx context.Context, name, did string, decide fun
 			c = &child{alone: true, puts: puts, gets: []string{key, a.keys.Members()}}
 			c.cmps = append(cmps, sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.Members()), "=", v.members.ModRev))
 			if after != nil {
-				after.Write = shortToken()
+				after.Of, after.Write = name, shortToken()
 				c.puts = append(c.puts, put{key: key, value: cluster.Encode(after)})
 			}
 			c.puts = append(c.puts, put{key: a.keys.Members(), value: cluster.Encode(Members{V: format, By: a.id.Node, Did: did + " " + name, Write: shortToken()})})
@@ -280,20 +282,23 @@ func (a *Allocator) leave(ctx context.Context) error {
 	var members int64
 	a.mirror.read(func(v *view) {
 		members = v.members.ModRev
-		if n, ok := v.nodes[a.id.Node]; ok {
-			c := *n.Val
-			node = &c
+		n, ok := v.nodes[a.id.Node]
+		if !ok {
+			err = unknownNode(v, a.id.Node)
+			return
 		}
+		c := *n.Val
+		node = &c
 		for ref := range v.mine {
 			if err = a.stays(ref, v.claims[ref].Val, seen); err != nil {
 				return
 			}
 		}
 	})
-	if err != nil || node == nil {
+	if err != nil {
 		return err
 	}
-	node.State, node.Since, node.Reason, node.Write = nodeLeft, time.Now().UTC(), "left", shortToken()
+	node.Of, node.State, node.Since, node.Reason, node.Write = a.id.Node, nodeLeft, time.Now().UTC(), "left", shortToken()
 	a.fault("leave:before")
 	return a.session.leave(ctx, g, node, members)
 }

@@ -59,7 +59,7 @@ const manySuspects = 1024
 // and by the cheap look behind it (a process may have come by its real uid since).
 func (a *Allocator) runsBy(used idset.Set) func(Ref, uint32) bool {
 	return func(ref Ref, count uint32) bool {
-		if !used.Intersect(idset.Of(idset.Range{Lower: ref.ID, Higher: ref.ID + count - 1})).IsEmpty() {
+		if !used.Intersect(idset.Of(ref.span(count))).IsEmpty() {
 			return true
 		}
 		for i := range min(count, manySuspects) {

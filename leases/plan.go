@@ -35,8 +35,9 @@ type edit struct {
 // transaction that compares what it was decided on.
 type plan struct {
 	edits []edit
-	// members, if not 0, is the node list's mod revision that the decision rests on.
-	members int64
+	// members, if not nil, is the node list's mod revision that the decision rests
+	// on; 0 where there is no such key.
+	members *int64
 	// forget deletes grant records that end instead of marking them.
 	forget bool
 	// alone keeps it out of transactions with others.
@@ -51,20 +52,28 @@ type snap struct {
 }
 
 // load reads claims and the records that list them from the mirror, once it
-// shows our own writes. A decision on a stale mirror is refused by its compares.
-func (a *Allocator) load(ctx context.Context, refs []Ref) *snap {
+// shows our own writes. A decision on a stale mirror is refused by its compares. One
+// that cannot be read is an error: it is neither free nor over.
+func (a *Allocator) load(ctx context.Context, refs []Ref) (*snap, error) {
 	a.caught(ctx)
+	var err error
 	s := &snap{claims: map[Ref]Stored[Claim]{}, records: map[string]Stored[Record]{}}
 	a.mirror.read(func(v *view) {
 		for _, ref := range refs {
 			s.claims[ref] = v.claims[ref]
+			if why := v.unreadable[a.keys.Claim(ref.Space, ref.ID)]; s.claims[ref].Val == nil && why != nil {
+				err = unreadableClaim(ref, why)
+			}
 			if c := v.claims[ref].Val; c != nil && c.Grouped {
 				key := a.recordKey(c)
 				s.records[key] = v.records[key]
+				if why := v.unreadable[key]; s.records[key].Val == nil && why != nil {
+					err = unreadableRecord(key, why)
+				}
 			}
 		}
 	})
-	return s
+	return s, err
 }
 
 func (a *Allocator) recordKey(c *Claim) string {
@@ -84,9 +93,9 @@ func (a *Allocator) learn(s *snap, asked []string, found map[string]cluster.KV) 
 			s.claims[ref] = Stored[Claim]{}
 			continue
 		}
-		c, err := decodeClaim(kv.Value)
+		c, err := decodeClaim(ref, kv.Value)
 		if err != nil {
-			return problem.Wrap(problem.CodeInvalid, err, "the claim of %s cannot be read", ref)
+			return unreadableClaim(ref, err)
 		}
 		s.claims[ref] = stored(c, kv)
 		if c.Grouped {
@@ -104,9 +113,13 @@ func (a *Allocator) learn(s *snap, asked []string, found map[string]cluster.KV) 
 			s.records[key] = Stored[Record]{}
 			continue
 		}
-		r, err := decodeRecord(kv.Value)
+		at, err := a.keys.Parse(key)
 		if err != nil {
-			return problem.Wrap(problem.CodeInvalid, err, "the grant record %s cannot be read", key)
+			return err
+		}
+		r, err := decodeRecord(at.Caller, at.Name, kv.Value)
+		if err != nil {
+			return unreadableRecord(key, err)
 		}
 		s.records[key] = stored(r, kv)
 	}
@@ -119,8 +132,8 @@ func (a *Allocator) learn(s *snap, asked []string, found map[string]cluster.KV) 
 func (a *Allocator) child(s *snap, p *plan) *child {
 	now := time.Now().UTC()
 	c := &child{alone: p.alone}
-	if p.members != 0 {
-		c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(a.keys.Members()), "=", p.members))
+	if p.members != nil {
+		c.cmps = append(c.cmps, clientv3.Compare(clientv3.ModRevision(a.keys.Members()), "=", *p.members))
 	}
 	records := map[string]*Record{}
 	pools := map[string]bool{}
@@ -138,7 +151,7 @@ func (a *Allocator) child(s *snap, p *plan) *child {
 		if e.after == nil {
 			c.puts = append(c.puts, put{key: key})
 		} else {
-			e.after.V, e.after.Write = format, shortToken()
+			e.after.V, e.after.Of, e.after.Write = format, e.ref.String(), shortToken()
 			c.puts = append(c.puts, put{key: key, value: cluster.Encode(e.after)})
 		}
 		switch lock := a.keys.Lock(e.ref.Space, e.ref.ID); e.lock {
@@ -188,7 +201,10 @@ func (a *Allocator) child(s *snap, p *plan) *child {
 // the claims as they stand afterwards. One round trip and one commit where the
 // mirror is right, one more of each where it lagged.
 func (a *Allocator) update(ctx context.Context, point string, refs []Ref, decide func(*snap) (*plan, error)) (map[Ref]Stored[Claim], error) {
-	s := a.load(ctx, refs)
+	s, err := a.load(ctx, refs)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		p, err := decide(s)
 		if err != nil {
@@ -210,7 +226,7 @@ func (a *Allocator) update(ctx context.Context, point string, refs []Ref, decide
 		if err := a.learn(s, c.gets, r.found); err != nil {
 			return nil, err
 		}
-		if p.members != 0 || slices.ContainsFunc(p.edits, func(e edit) bool { return e.pool != "" }) { // perhaps only the node list moved on
+		if p.members != nil || slices.ContainsFunc(p.edits, func(e edit) bool { return e.pool != "" }) { // perhaps only the node list moved on
 			a.reach(ctx, r.revision, time.Second)
 		}
 		if ctx.Err() != nil {
@@ -233,7 +249,11 @@ func (a *Allocator) updateSure(ctx context.Context, point string, refs []Ref, de
 			return nil, err
 		}
 		sure = true
-		*s = *a.load(ctx, refs)
+		now, err := a.load(ctx, refs)
+		if err != nil {
+			return nil, err
+		}
+		*s = *now
 		return decide(s)
 	})
 }

@@ -150,7 +150,7 @@ func (p Policy) Validate() error {
 		return bad("cooldown", p.Cooldown, "a duration from 0 to a year")
 	case p.ScanAge < 0 || p.ScanAge > time.Minute:
 		return bad("scan-age", p.ScanAge, "a duration from 0 to 1m")
-	case p.Block < 1 || p.Block > 1<<24 || p.Block&(p.Block-1) != 0:
+	case p.Block < 1 || p.Block > maxBlock || p.Block&(p.Block-1) != 0:
 		return bad("block", p.Block, "a power of two from 1 to 16777216")
 	}
 	return nil

@@ -40,7 +40,10 @@ func (o *Outside) sameFile(p *Outside) bool {
 
 // Pool is a named set of ranges in a space, with its policy.
 type Pool struct {
-	V       int       `json:"v"`
+	V int `json:"v"`
+	// Of is the engine's name of the pool, so that a record at another's key is
+	// refused.
+	Of      string    `json:"of,omitempty"`
 	Ranges  idset.Set `json:"ranges"`
 	Exclude idset.Set `json:"exclude"`
 	Policy
@@ -49,17 +52,6 @@ type Pool struct {
 	// Outside, if not nil, says where the ids are kept instead: the engine grants
 	// none of them.
 	Outside *Outside `json:"outside,omitempty"`
-}
-
-func decodePool(name string, data []byte) (*Pool, error) {
-	p := Pool{Policy: defaultsOf(name)}
-	if err := cluster.Decode(data, format, &p); err != nil {
-		return nil, err
-	}
-	if err := p.check(name); err != nil {
-		return nil, err
-	}
-	return &p, nil
 }
 
 // IDs are the ids that may be granted: ranges less exclusions.

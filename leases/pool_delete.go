@@ -30,7 +30,7 @@ func (a *Allocator) DeletePool(ctx context.Context, name string) error {
 				err = unknownPool(v, name)
 				return
 			}
-			if err = a.holdersOf(v, name, "not deleted"); err != nil {
+			if err = a.holdersOf(v, name, deleting); err != nil {
 				return
 			}
 			key := poolKey(a.keys, name)
@@ -83,8 +83,8 @@ func (a *Allocator) holdersOf(v *view, name, not string) error {
 	}
 	t, bare := tradeOf(name)
 	if len(refs) == 0 {
-		if _, vlans := InventoryOf(name); vlans && !v.takenIn(cluster.Space(name)).IsEmpty() {
-			return problem.New(problem.CodeHeld, "%s %s %s: it has claims that this version cannot read", t.pool, bare, not).Advise("look", "poolctl check")
+		if p, ok := v.pools[name]; ok {
+			return a.hidden(v, name, p.Val, not)
 		}
 		return nil
 	}

@@ -170,7 +170,7 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 		if dry || (!created && samePool(p, old.Val)) {
 			return a.preview(name, p, old.ModRev), created, nil
 		}
-		p.Write, p.Since = shortToken(), time.Now().UTC()
+		p.Of, p.Write, p.Since = name, shortToken(), time.Now().UTC()
 		key := poolKey(a.keys, name)
 		a.fault("pool:before")
 		cmps := []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", index)}
@@ -214,6 +214,9 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 		if err = next.check(name); err != nil {
 			return
 		}
+		if err = readable(v, name, &next); err != nil {
+			return
+		}
 		if old.Val != nil && (old.Val.Outside == nil) != (next.Outside == nil) {
 			if err = a.holdersOf(v, name, "not stored"); err != nil {
 				return
@@ -238,7 +241,7 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 				return
 			}
 		}
-		if err = misfit(v, name, &next); err != nil {
+		if err = a.misfit(v, name, &next); err != nil {
 			return
 		}
 		p = &next
@@ -249,7 +252,7 @@ func (a *Allocator) planPool(name string, edit func(*Pool, bool) error) (p *Pool
 // misfit refuses ranges in which a claim stands that a pool of another scope or
 // block made, perhaps one that has been shrunk since: as long as it is held, its
 // ids would have two holders.
-func misfit(v *view, name string, p *Pool) error {
+func (a *Allocator) misfit(v *view, name string, p *Pool) error {
 	ids := p.IDs()
 	if _, vlans := InventoryOf(name); vlans {
 		return nil // a space of its own
@@ -259,13 +262,13 @@ func misfit(v *view, name string, p *Pool) error {
 		if ref.Space != cluster.SpaceUID && !scoped {
 			continue
 		}
-		span := idset.Of(idset.Range{Lower: ref.ID, Higher: ref.ID + c.Val.Count - 1})
+		span := idset.Of(ref.span(c.Val.Count))
 		if (c.Val.Count != p.Block || scoped != (p.Scope == ScopeNode)) && !span.Intersect(ids).IsEmpty() {
 			return problem.New(problem.CodeHeld, "pool %s not stored: %s is %s, granted with block %d%s, and lies in its ranges", name, label(ref), c.Val.State, c.Val.Count, scopeWord(scoped)).
-				Advise("until it is free", "poolctl uid pool set %s … --exclude %s", name, idset.Of(idset.Range{Lower: ref.ID, Higher: ref.ID + c.Val.Count - 1}))
+				Advise("until it is free", "poolctl uid pool set %s … --exclude %s", name, idset.Of(ref.span(c.Val.Count)))
 		}
 	}
-	return nil
+	return a.hidden(v, name, p, "not stored")
 }
 
 func scopeWord(scoped bool) string {

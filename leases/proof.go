@@ -26,7 +26,7 @@ func (a *Allocator) report(seen *observation) *Proof {
 			counts[ref] = v.claims[ref].Val.Count
 		}
 	})
-	p := &Proof{V: format, Epoch: epoch, Boot: a.id.Boot, Machine: a.id.Machine, Revision: seen.rev, InUse: map[cluster.Space]idset.Set{}, Write: shortToken()}
+	p := &Proof{V: format, Of: a.id.Node, Epoch: epoch, Boot: a.id.Boot, Machine: a.id.Machine, Revision: seen.rev, InUse: map[cluster.Space]idset.Set{}, Write: shortToken()}
 	for ref, count := range counts {
 		if seen.runs(ref, count) || seen.live[ref] {
 			set := p.InUse[ref.Space]
@@ -60,7 +60,7 @@ func (a *Allocator) firstProof(ctx context.Context) *Proof {
 	seen, err := a.observation(ctx)
 	if err != nil {
 		a.session.mu.Lock()
-		a.session.noProof = err.Error()
+		a.session.noProof = clip(err.Error())
 		a.session.mu.Unlock()
 		return nil
 	}

@@ -12,8 +12,10 @@ import (
 // ClaimInfo is one id as it stands, with what it waits for.
 type ClaimInfo struct {
 	Ref
-	// Claim is nil for a free id.
+	// Claim is nil for a free id, and for one whose claim cannot be read: Unread then
+	// refuses what asks for more.
 	Claim  *Claim
+	Unread error
 	ModRev int64
 	// Pools are those that contain the id, by name.
 	Pools []string
@@ -81,6 +83,9 @@ func (a *Allocator) List(ctx context.Context, after *Ref, limit int, keep func(R
 func (a *Allocator) claimInfo(v *view, ref Ref, nodes []witness, live bool) ClaimInfo {
 	c := v.claims[ref]
 	info := ClaimInfo{Ref: ref, Claim: c.Val, ModRev: c.ModRev, InEtcd: live}
+	if why := v.unreadable[a.keys.Claim(ref.Space, ref.ID)]; c.Val == nil && why != nil {
+		info.Unread = unreadableClaim(ref, why)
+	}
 	for name, p := range v.pools {
 		space := p.space(a.id.Node)
 		if _, scoped := ref.Space.Node(); scoped && p.ofUIDs() && p.Val.Scope == ScopeNode {
@@ -171,15 +176,18 @@ func (a *Allocator) Elected() bool {
 	return elected && live
 }
 
-// NodeUp tells whether a node is up, and which boot it registered with.
-func (a *Allocator) NodeUp(name string) (boot string, up bool) {
+// NodeUp tells whether a node is up, and which boot it registered with; known is
+// false where its registration cannot be read, so that nobody can tell.
+func (a *Allocator) NodeUp(name string) (boot string, up, known bool) {
 	a.mirror.read(func(v *view) {
+		_, strange := v.strange[name]
+		known = !strange
 		if n := v.nodes[name].Val; n != nil {
 			boot = n.Boot
 		}
 		_, up = v.alive[name]
 	})
-	return boot, up
+	return boot, up, known
 }
 
 // Boot is the boot identity of this node.

@@ -159,7 +159,7 @@ func (a *Allocator) freeOne(ctx context.Context, ref Ref, weighed, members int64
 			return nil, nil // it changed: weigh it anew
 		}
 		tried = true
-		return &plan{edits: []edit{{ref: ref, after: nil, lock: lockDrop}}, members: members}, nil
+		return &plan{edits: []edit{{ref: ref, after: nil, lock: lockDrop}}, members: &members}, nil
 	})
 	return err
 }
@@ -182,7 +182,7 @@ func (a *Allocator) dropNode(ctx context.Context, ref Ref, node string, members 
 		tried = true
 		c = c.clone()
 		c.drop(node, code, "node "+node+" is "+code, time.Now().UTC())
-		return &plan{edits: []edit{{ref: ref, after: c, lock: lockFor(c)}}, members: members}, nil
+		return &plan{edits: []edit{{ref: ref, after: c, lock: lockFor(c)}}, members: &members}, nil
 	})
 	return err
 }

@@ -24,6 +24,11 @@ func (r Ref) vlan() bool {
 	return ok
 }
 
+// span is the ids of a claim that stands for count of them.
+func (r Ref) span(count uint32) idset.Range {
+	return idset.Range{Lower: r.ID, Higher: r.ID + count - 1}
+}
+
 func (r Ref) compare(o Ref) int {
 	if r.Space != o.Space {
 		if r.Space < o.Space {
@@ -36,6 +41,8 @@ func (r Ref) compare(o Ref) int {
 
 // Record answers a repeated request under an allocation key, and says which ids
 // end together. It is kept for a day as ended after the grant is over.
+//
+// Its caller and key, or token, are its place: it is refused at any other.
 type Record struct {
 	V int `json:"v"`
 	// Digest is of the request; another one under the key is refused.
@@ -82,17 +89,6 @@ func (r *Record) with(ref Ref, now time.Time) *Record {
 	return &d
 }
 
-func decodeRecord(data []byte) (*Record, error) {
-	var r Record
-	if err := cluster.Decode(data, format, &r); err != nil {
-		return nil, err
-	}
-	if r.Token == "" || len(r.IDs) > MaxGroup {
-		return nil, fmt.Errorf("grant record without token or with %d ids", len(r.IDs))
-	}
-	return &r, nil
-}
-
 // Node states as stored; absent is active without presence.
 const (
 	nodeActive = "active"
@@ -108,7 +104,9 @@ const (
 
 // Node is the registration of a machine.
 type Node struct {
-	V       int    `json:"v"`
+	V int `json:"v"`
+	// Of is the node's name, so that a record at another's key is refused.
+	Of      string `json:"of,omitempty"`
 	State   string `json:"state"`
 	Role    string `json:"role"`
 	Machine string `json:"machine"`
@@ -123,22 +121,11 @@ type Node struct {
 	Write      string `json:"w"`
 }
 
-func decodeNode(data []byte) (*Node, error) {
-	var n Node
-	if err := cluster.Decode(data, format, &n); err != nil {
-		return nil, err
-	}
-	switch n.State {
-	case nodeActive, nodeLeft, nodeFenced:
-		return &n, nil
-	}
-	return nil, fmt.Errorf("node in unknown state %q", n.State)
-}
-
 // Alive is a node's presence, under its session's lease. Its bytes are the
 // session guard: every mutation of the agent compares them.
 type Alive struct {
 	V       int    `json:"v"`
+	Of      string `json:"of,omitempty"` // as Node's
 	Nonce   string `json:"nonce"`
 	Counter uint64 `json:"counter"`
 	Machine string `json:"machine"`
@@ -148,14 +135,6 @@ type Alive struct {
 	Address string `json:"address,omitempty"`
 	// NoProof says why the node cannot prove ids unused, "" if it can.
 	NoProof string `json:"no_proof,omitempty"`
-}
-
-func decodeAlive(data []byte) (*Alive, error) {
-	var a Alive
-	if err := cluster.Decode(data, format, &a); err != nil {
-		return nil, err
-	}
-	return &a, nil
 }
 
 // Members is rewritten by everything that changes whose proof may be due.
@@ -170,6 +149,7 @@ type Members struct {
 // be, at a revision it had seen before its scan began.
 type Proof struct {
 	V        int                         `json:"v"`
+	Of       string                      `json:"of,omitempty"` // as Node's
 	Epoch    string                      `json:"epoch"`
 	Boot     string                      `json:"boot"`
 	Machine  string                      `json:"machine"`
@@ -178,24 +158,11 @@ type Proof struct {
 	Write    string                      `json:"w"`
 }
 
-func decodeProof(data []byte) (*Proof, error) {
-	var p Proof
-	if err := cluster.Decode(data, format, &p); err != nil {
-		return nil, err
-	}
-	return &p, nil
-}
-
 // lists tells whether the proof found one of the claim's ids in use.
 func (p *Proof) lists(ref Ref, count uint32) bool {
 	set, ok := p.InUse[ref.Space]
 	if !ok {
 		return false
 	}
-	for i := uint32(0); i < count; i++ {
-		if set.Contains(ref.ID + i) {
-			return true
-		}
-	}
-	return false
+	return !set.Intersect(idset.Of(ref.span(count))).IsEmpty()
 }

@@ -168,7 +168,7 @@ func (a *Allocator) shortcut(ctx context.Context, s *snap, p *plan, r Release) {
 			p.edits[i].after = nil
 		}
 	}
-	p.members = members
+	p.members = &members
 }
 
 // soleProof tells whether a claim that ended waits for this node's proof alone.

@@ -33,7 +33,8 @@ type Session struct {
 	alive    Alive
 	deadline time.Duration // of the lease, on BootTime
 	fatal    error
-	left     bool // fatal, because the node has left: no failure
+	blocked  error // why no session can be opened until a person acts, nil if one stands
+	left     bool  // fatal, because the node has left: no failure
 	noProof  string
 	doubts   int           // how often etcd was reached anew
 	audited  int           // the doubts that an audit has settled
@@ -49,11 +50,13 @@ func newSession(client *cluster.Client, id Identity, home *Home, log *zap.Logger
 func (s *Session) current(ctx context.Context) (*guard, error) {
 	for {
 		s.mu.Lock()
-		g, fatal, changed, sure := s.guard, s.fatal, s.changed, s.audited == s.doubts
+		g, fatal, blocked, changed, sure := s.guard, s.fatal, s.blocked, s.changed, s.audited == s.doubts
 		s.mu.Unlock()
 		switch {
 		case fatal != nil:
 			return nil, fatal
+		case blocked != nil:
+			return nil, blocked
 		case g != nil && sure:
 			return g, nil
 		}
@@ -83,7 +86,7 @@ func (s *Session) Err() error {
 func (s *Session) set(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard = g
+	s.guard, s.blocked = g, nil
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -120,10 +123,12 @@ func (s *Session) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if _, ok := s.Live(); !ok && s.Err() == nil {
 			if err := s.open(ctx); err != nil {
-				if terminal(err) {
+				if terminal(err) && !isUnreadable(err) {
 					return s.fail(err)
 				}
-				s.log.Warn("session not opened", zap.String("node", s.id.Node), zap.Error(err))
+				if s.block(err) {
+					s.log.Warn("session not opened", zap.String("node", s.id.Node), zap.Error(err))
+				}
 				_ = wait.Wait(ctx)
 				continue
 			}
@@ -139,6 +144,21 @@ func (s *Session) Run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// block notes why no session can be opened, if that is a record which cannot be
+// read, and tells whether err is news.
+func (s *Session) block(err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.blocked
+	s.blocked = nil
+	if isUnreadable(err) {
+		s.blocked = err
+	}
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return s.blocked == nil || was == nil || was.Error() != err.Error()
 }
 
 func (s *Session) hasLeft() bool {

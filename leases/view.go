@@ -28,6 +28,8 @@ type view struct {
 	over        map[string]time.Time // likewise, of ended records
 	mine        map[Ref]struct{}     // claims that name this node
 	unreadable  map[string]error
+	lostPools   map[string]error    // pools whose definitions cannot be read
+	strange     map[string]struct{} // nodes whose registrations cannot be read
 	lastSeen    map[string]time.Time
 	// Of other trades' records, by name: what stands there, and who works on it.
 	documents     map[string]Document
@@ -39,7 +41,7 @@ func newView() view {
 		nodes: map[string]Stored[Node]{}, alive: map[string]Stored[Alive]{}, proofs: map[string]Stored[Proof]{},
 		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]int64{},
 		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
-		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{},
+		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{}, strange: map[string]struct{}{}, lostPools: map[string]error{},
 		lastSeen: map[string]time.Time{}, documents: map[string]Document{}, documentLocks: map[string]string{},
 	}
 }
@@ -66,8 +68,13 @@ func (v *view) witnesses() []witness {
 		all = append(all, w)
 	}
 	for name, a := range v.alive {
-		if _, ok := v.nodes[name]; !ok { // its registration cannot be read
+		if _, ok := v.nodes[name]; !ok { // its registration cannot be read, or is missing
 			all = append(all, witness{name: name, up: true, noProof: a.Val.NoProof})
+		}
+	}
+	for name := range v.strange {
+		if _, up := v.alive[name]; !up {
+			all = append(all, witness{name: name, noProof: "its registration cannot be read"})
 		}
 	}
 	return all

@@ -42,6 +42,9 @@ func label(ref Ref) string {
 
 func unknownPool(v *view, name string) error {
 	t, bare := tradeOf(name)
+	if why := v.lostPools[name]; why != nil {
+		return lookAt(problem.Wrap(problem.CodeInvalid, why, "nothing was done: the definition of %s %s cannot be read", t.pool, bare))
+	}
 	var names []string
 	for n := range v.pools {
 		if o, other := tradeOf(n); o == t {

@@ -313,7 +313,7 @@ func (a *Allocator) WaitsFor(s *Service) []problem.WaitsFor {
 		}
 		node, _ := a.keeper(at.Inventory)
 		w := problem.WaitsFor{Node: node, Why: at.Name + " of inventory " + at.Inventory}
-		if _, up := a.engine.NodeUp(node); !up {
+		if _, up, _ := a.engine.NodeUp(node); !up {
 			w.Why += ", whose node is not up"
 			if info, err := a.engine.NodeNamed(node); err == nil {
 				w.LastSeen = info.LastSeen

@@ -146,7 +146,7 @@ func (a *Allocator) waiting(at *Attribute) string {
 	if node == "" {
 		return "inventory " + at.Inventory + " is not defined as kept in a file, so nobody can ask it"
 	}
-	if _, up := a.engine.NodeUp(node); !up {
+	if _, up, _ := a.engine.NodeUp(node); !up {
 		return "waits for node " + node + ", which keeps inventory " + at.Inventory + " and is not up"
 	}
 	return at.Reason

@@ -81,8 +81,11 @@ func (a *Allocator) deallocateKey(ctx context.Context, d Deallocation) (bool, er
 }
 
 func (a *Allocator) deallocateRef(ctx context.Context, d Deallocation, ref leases.Ref) (bool, error) {
-	c := a.engine.Get(ctx, ref).Claim
+	info := a.engine.Get(ctx, ref)
+	c := info.Claim
 	switch {
+	case info.Unread != nil:
+		return false, info.Unread
 	case c == nil, d.Token != "" && c.Token != d.Token, c.State == leases.Quarantined:
 		return false, nil
 	case d.Key != "" && c.Key != d.Key:

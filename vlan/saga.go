@@ -59,6 +59,8 @@ type peer struct {
 	up   bool
 	boot string
 	off  bool // fenced or left: nothing of it runs
+	// unknown: its registration cannot be read, so its boot may be any.
+	unknown bool
 }
 
 // next is what a node does for a service, if anything: pure. Two nodes, or one
@@ -212,7 +214,7 @@ func nextHold(s *Service, x situation) todo {
 	if s.Hold.Node == x.node {
 		p = peer{up: true, boot: x.boot}
 	}
-	if !x.elected || (p.up && p.boot == s.Hold.Boot) {
+	if !x.elected || p.unknown || (p.up && p.boot == s.Hold.Boot) {
 		return todo{}
 	}
 	if s.Hold.Requester.Hold == leases.HoldPID && (p.up || p.off) {

@@ -254,9 +254,9 @@ func (a *Allocator) situation(d leases.Document, unlocked time.Time, keeper func
 
 // peer tells how a node is. One that is not registered any more is off.
 func (a *Allocator) peer(name string) peer {
-	boot, up := a.engine.NodeUp(name)
-	if up {
-		return peer{up: true, boot: boot}
+	boot, up, known := a.engine.NodeUp(name)
+	if up || !known {
+		return peer{up: up, boot: boot, unknown: !known}
 	}
 	info, err := a.engine.NodeNamed(name)
 	return peer{boot: boot, off: err != nil || (info.State != "active" && info.State != leases.NodeAbsent)}
