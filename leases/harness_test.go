@@ -161,6 +161,16 @@ func (a *agent) crash() {
 	<-a.done
 }
 
+// reboot is a crash of the whole machine that lasts longer than its session, and the
+// agent's next start.
+func (a *agent) reboot() *agent {
+	a.w.t.Helper()
+	a.crash()
+	a.expire()
+	a.m.reboot()
+	return a.again()
+}
+
 // again starts a crashed agent on its home and machine, as it is now.
 func (a *agent) again() *agent {
 	a.w.t.Helper()

@@ -233,9 +233,7 @@ func TestTrace25FirstHolderReleasesBeforeTheJoinedRankStarts(t *testing.T) {
 				n0.m.die("r0")
 				rounds(n0, n1)
 			case "reboot":
-				n0.crash()
-				n0.m.reboot()
-				n0 = n0.again()
+				n0 = n0.reboot()
 				rounds(n0, n1)
 			case "fence":
 				n0.down()

@@ -209,9 +209,7 @@ func TestVLANsOutliveTheirNode(t *testing.T) {
 	}
 	locked := a.get(a.m.born("r"), wants(Want{Pool: VLANPool("fa"), Count: 1}))
 	w.mustBe(locked.ref(), Locked)
-	a.crash()
-	a.m.reboot()
-	a = a.again()
+	a = a.reboot()
 	rounds(a)
 	w.mustBe(g.Held[0].Ref, Used)
 	w.mustBe(g.Held[1].Ref, Used)
