@@ -8,7 +8,7 @@ IMAGE   := build/image
 
 .PHONY: help
 help: ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## poolagent and poolctl into bin/
@@ -34,9 +34,35 @@ e2e: ## the tests with real binaries, verbosely
 fuzz: ## every fuzz target for FUZZTIME (a count of inputs like 100000x, or a duration)
 	./.ci/fuzz $(or $(FUZZTIME),5000x)
 
+.PHONY: mutation
+mutation: ## undo each guard of the product (M: names, or rest): a test must notice
+	IDPOOL_MUTATION=$(or $(M),all) $(GO) test -count=1 -timeout 60m -v -run TestMutations ./test/mutation
+
 .PHONY: bench
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./idset ./uidpool ./leases ./test/bench
+
+.PHONY: faults
+faults: ## every fault injected and healed once, as root
+	ROBUST_LONG=1 $(GO) test -count=1 -v -timeout 20m ./test/e2e/robust/fault
+
+CAMPAIGN := $(GO) run ./test/e2e/robust/campaign
+
+.PHONY: robust
+robust: ## one run under faults, as root: SEED (fresh if not given), FOR (60s)
+	$(CAMPAIGN) run --for $(or $(FOR),60s) $(if $(SEED),--seed $(SEED))
+
+.PHONY: robust-campaign
+robust-campaign: ## RUNS (100) seeds under faults, PARALLEL (2) at once; goes on where it ended
+	$(CAMPAIGN) campaign --runs $(or $(RUNS),100) --for $(or $(FOR),60s) --parallel $(or $(PARALLEL),2)
+
+.PHONY: robust-report
+robust-report: ## the campaign's results into docs/reliability.md
+	$(CAMPAIGN) report
+
+.PHONY: soak
+soak: ## HOURS (1) of traffic with faults and an audit of leaks, into docs/reliability.md
+	$(CAMPAIGN) soak --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED))
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck, and vet for macOS
