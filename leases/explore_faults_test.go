@@ -38,7 +38,7 @@ func (x *explorer) partyMoves(s *scene, i int) {
 			own(kConfirm, false, nil)
 		}
 		busy := slices.ContainsFunc(s.tasks, func(t *task) bool { return t.party == i })
-		if up && !p.fork && !busy {
+		if up && !p.fork && !busy && !spec.stays {
 			own(kRelease, false, func(n *scene) { n.party[i].stage = doneParty })
 		}
 		if !p.fork && x.over(s, p) {
@@ -54,11 +54,17 @@ func (x *explorer) partyMoves(s *scene, i int) {
 // asks are the ways to a grant.
 func (x *explorer) asks(s *scene, i int, up bool) {
 	p, spec := &s.party[i], x.sc.parties[i]
-	if !up || p.dead || p.asks >= 2 {
+	if (!up && !spec.blind) || p.dead || p.asks >= 2 {
 		return
 	}
 	if j := spec.joins - 1; j >= 0 {
 		if first := &s.party[j]; first.stage == heldParty {
+			if spec.blind {
+				x.change(s, partyName(i)+" is told the uid, and asks nobody", func(n *scene) {
+					n.party[i].stage, n.party[i].token, n.party[i].refs = heldParty, first.token, first.refs
+				})
+				return
+			}
 			x.start(s, task{node: spec.host, kind: kJoin, party: i}, func(n *scene) {
 				q := &n.party[i]
 				q.stage, q.token, q.refs = askingParty, first.token, first.refs

@@ -7,7 +7,6 @@ import (
 
 // judge tells which promise a step has broken, "" if none.
 func (x *explorer) judge(before, s *scene) string {
-	x.sums++
 	if why := x.oneHolder(s); why != "" {
 		return why
 	}
@@ -27,7 +26,7 @@ func (x *explorer) judge(before, s *scene) string {
 // by an operator's word.
 func counts(s *scene, n int) bool {
 	node := s.node(n)
-	return node != nil && node.State != nodeFenced
+	return node != nil && node.State != nodeFenced && node.FencedBoot != bootName(n, s.hosts[n].boot)
 }
 
 // holders are the tokens whose process runs under an id, or whose requester may
@@ -125,9 +124,21 @@ func (x *explorer) changes(before, s *scene) string {
 			}
 		case a.Val.Token != b.Val.Token:
 			return fmt.Sprintf("P5: the claim of %s is overwritten by another grant's", ref)
-		case a.Val.State.held() && !b.Val.State.held() && x.wrongEnd != "" && x.wrongEnd != a.Val.Token:
+		case a.Val.State.held() && !b.Val.State.held() && x.names(s) != "" && x.names(s) != a.Val.Token:
 			return fmt.Sprintf("P5: %s ends by the release of another grant", ref)
 		}
+	}
+	return ""
+}
+
+// names is the token that the release just delivered gives back.
+func (x *explorer) names(s *scene) string {
+	switch {
+	case x.by == nil:
+	case x.by.kind == kRelease:
+		return s.party[x.by.party].token
+	case x.by.kind == kWhole:
+		return x.by.token
 	}
 	return ""
 }
@@ -148,7 +159,7 @@ func (x *explorer) freed(before, s *scene, ref Ref, c Stored[Claim]) string {
 		if node.Val == nil || node.Val.State != nodeActive || (!named && !up) {
 			continue
 		}
-		if c.Val.State != Quarantined { // the shortcut: the one who frees is the one who looked
+		if x.by != nil && x.by.kind == kRelease { // the shortcut: the one who frees is the one who looked
 			if !named || len(c.Val.Nodes) > 1 {
 				return fmt.Sprintf("P2: %s is freed at once though %s has a say", ref, name)
 			}
@@ -191,11 +202,12 @@ func (x *explorer) leak(s *scene) string {
 		}
 	}
 	q.follow(false)
-	for range 40 {
+	for same, i := 0, 0; same < 3 && i < 40; i++ { // a round may only use up what the janitor saw before
 		old := q.store
-		if q = x.rest(q); q.store == old {
-			break
+		if q = x.rest(q); q.store != old {
+			same = 0
 		}
+		same++
 	}
 	for n := range q.hosts {
 		if m := q.hosts[n].mind; m != nil && m.fatal != nil {

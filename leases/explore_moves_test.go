@@ -69,7 +69,11 @@ func (x *explorer) start(s *scene, t task, prepare func(n *scene)) {
 		if prepare != nil {
 			prepare(n)
 		}
-		return x.begin(n, t)
+		n = x.begin(n, t)
+		if !slices.Contains(x.sc.slow, t.kind) {
+			n = x.hurried(n, n.seq)
+		}
+		return n
 	})
 }
 
@@ -116,12 +120,7 @@ func (x *explorer) deliveries(s *scene, t *task) {
 
 func (x *explorer) delivered(s *scene, t *task, r *pb.TxnRequest, twice bool) *scene {
 	n := s.copy()
-	switch t.kind {
-	case kRelease:
-		x.wrongEnd = s.party[t.party].token
-	case kWhole:
-		x.wrongEnd = t.token
-	}
+	x.by = t
 	if twice {
 		n.left.twice--
 		n.late = []*pb.TxnRequest{r}
@@ -287,4 +286,19 @@ func (x *explorer) worldMoves(s *scene) {
 			}
 		}
 	})
+}
+
+// hurried lets one operation come to its end, unless it waits for a session.
+func (x *explorer) hurried(s *scene, id int64) *scene {
+	for t := s.task(id); t != nil; t = s.task(id) {
+		switch {
+		case t.wait.look:
+			s = x.resume(s, t, entry{})
+		case t.wait.commit != nil && !t.wait.severed:
+			s = x.delivered(s, t, t.wait.commit, false)
+		default:
+			return s
+		}
+	}
+	return s
 }

@@ -84,11 +84,10 @@ type explorer struct {
 	result any
 	begun  time.Time
 	steps  int
-	sums   int
-	// wrongEnd is the token that a release just delivered names.
-	wrongEnd string
-	canon    canon
-	list     []move
+	// by is the task whose transaction was just delivered.
+	by    *task
+	canon canon
+	list  []move
 }
 
 func newExplorer(t *testing.T, sc *scenario) *explorer {
@@ -222,6 +221,11 @@ func (x *explorer) txn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	}
 	if len(r.Compare) > 0 {
 		x.suspend(pause{commit: r})
+	}
+	if len(x.fresh) > 64 { // it only reads, again and again: it waits for somebody else's presence to go
+		x.capture()
+		x.now.drop(x.run.id)
+		panic(suspended{})
 	}
 	_, resp, err := x.now.store.commit(r)
 	h := &x.now.hosts[x.run.node]

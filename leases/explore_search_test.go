@@ -17,14 +17,14 @@ type scenario struct {
 	uids    int
 	parties []spec
 	left    faults
-	tasks   int  // operations under way at a time
-	depth   int  // of a random walk
-	walk    bool // too large for breadth first
-	leaks   int  // one state of so many is brought to rest
-	bump    bool // the restored etcd's revision is bumped
-	absent  bool // node 1 is registered and absent at first
-	late1   bool // node 1 is not registered at first
-	only    func(m move) bool
+	slow    []kind // whose parts are steps of their own; those of others come at once
+	tasks   int    // operations under way at a time
+	depth   int    // of a random walk
+	walk    bool   // too large for breadth first
+	leaks   int    // one state of so many is brought to rest
+	bump    bool   // the restored etcd's revision is bumped
+	absent  bool   // node 1 is registered and absent at first
+	late1   bool   // node 1 is not registered at first
 }
 
 // spec is what a requester wants.
@@ -39,6 +39,8 @@ type spec struct {
 	early     bool // it may confirm before it starts
 	noConfirm bool
 	mortal    bool // it may die before it asks
+	blind     bool // it is told the grant by the other and starts without a word
+	stays     bool // it does not release
 }
 
 // root is the world at its start: two registered nodes, a pool, nothing granted.
@@ -136,7 +138,7 @@ func (x *explorer) breadth(limit int) (o outcome) {
 }
 
 func (x *explorer) step(m move) *scene {
-	x.wrongEnd = ""
+	x.by = nil
 	return m.to()
 }
 
@@ -148,9 +150,9 @@ func (x *explorer) trace(s *scene, order []reached) []string {
 	}
 	slices.Reverse(path)
 	var words []string
-	for _, j := range path {
+	for i, j := range path {
 		m := x.moves(s)[j]
-		words = append(words, fmt.Sprintf("%3d. %s", len(words)+1, m))
+		words = append(words, fmt.Sprintf("%3d. %s", i+1, m))
 		s = x.step(m)
 		words = append(words, s.words(x)...)
 	}
@@ -190,14 +192,14 @@ func (x *explorer) walks(seed uint64, limit int) (o outcome) {
 		r := rand.New(rand.NewPCG(seed, walk))
 		s := root
 		var words []string
-		for range x.sc.depth {
+		for i := range x.sc.depth {
 			all := x.moves(s)
 			if len(all) == 0 {
 				break
 			}
 			m := all[r.IntN(len(all))]
 			n := x.step(m)
-			words = append(words, fmt.Sprintf("%3d. %s", len(words)+1, m))
+			words = append(words, fmt.Sprintf("%3d. %s", i+1, m))
 			words = append(words, n.words(x)...)
 			if o.why = x.judge(s, n); o.why != "" {
 				o.trace = words
@@ -205,7 +207,7 @@ func (x *explorer) walks(seed uint64, limit int) (o outcome) {
 			}
 			known[x.hash(n)] = struct{}{}
 			s = n
-			o.depth = max(o.depth, len(words))
+			o.depth = max(o.depth, i+1)
 		}
 		if o.why = x.leak(s); o.why != "" {
 			o.trace = words

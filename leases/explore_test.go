@@ -59,7 +59,3 @@ func (x *explorer) own(t *testing.T) {
 	crand.Reader = x
 	t.Cleanup(func() { crand.Reader = was })
 }
-
-var scenarios = []*scenario{
-	{name: "grant", uids: 1, tasks: 2, leaks: 50, parties: []spec{{host: 0}, {host: 1}}},
-}
