@@ -246,6 +246,7 @@ func (x *explorer) operatorMoves(s *scene, n int) {
 	}
 	node := s.node(n)
 	expire := func(s *scene) {
+		x.cut = true
 		if kv := s.presence(n); kv != nil {
 			s.store = s.store.expire(kv.lease)
 		}
@@ -255,8 +256,9 @@ func (x *explorer) operatorMoves(s *scene, n int) {
 		if l.fence > 0 && node.State == nodeActive {
 			about(kFence, func(s *scene) { s.left.fence--; x.off(s, n); expire(s) })
 		}
-		if l.lie > 0 && node.State == nodeActive {
+		if l.lie > 0 && node.State == nodeActive { // the machine is not off
 			about(kFence, func(s *scene) { s.left.lie--; x.down(s, n); expire(s) })
+			about(kFence, func(s *scene) { s.left.lie-- })
 		}
 		if node.State == nodeFenced {
 			about(kUnfence, nil)

@@ -109,6 +109,9 @@ func (x *explorer) wholeGroups(s *scene) string {
 // changes are the rules about what one transaction may do to a claim.
 func (x *explorer) changes(before, s *scene) string {
 	was, now := before.store.claims(), s.store.claims()
+	if why := x.nodeChanges(before, s); why != "" {
+		return why
+	}
 	for id := range uint32(x.sc.uids) {
 		ref := uidRef(1000 + id)
 		a, b := was[ref], now[ref]
@@ -117,6 +120,9 @@ func (x *explorer) changes(before, s *scene) string {
 		case a.Val == nil && slices.Contains(before.over, b.Val.Token):
 			return fmt.Sprintf("guard: %s is granted once more by an attempt of a grant that is over", ref)
 		case a.Val == nil:
+			if p := before.store.viewOf(0).pools["p"]; b.Val.State == Locked && !p.ids.Contains(ref.ID) {
+				return fmt.Sprintf("pool: %s is granted though its pool lacks it", ref)
+			}
 		case b.Val == nil:
 			s.over = append(slices.Clip(s.over), a.Val.Token)
 			if why := x.freed(before, s, ref, a); why != "" {
@@ -126,6 +132,53 @@ func (x *explorer) changes(before, s *scene) string {
 			return fmt.Sprintf("P5: the claim of %s is overwritten by another grant's", ref)
 		case a.Val.State.held() && !b.Val.State.held() && x.names(s) != "" && x.names(s) != a.Val.Token:
 			return fmt.Sprintf("P5: %s ends by the release of another grant", ref)
+		case a.Val.State.held() && !b.Val.State.held():
+			if why := x.stolen(s, ref, a.Val, b.Val); why != "" {
+				return why
+			}
+		}
+	}
+	return ""
+}
+
+// stolen tells whether a grant ends under a requester that lives, was told it and
+// has not released it, although no operator ended it.
+func (x *explorer) stolen(s *scene, ref Ref, a, b *Claim) string {
+	if b.ReasonCode == ReasonOperator || b.ReasonCode == ReasonReclaim {
+		return ""
+	}
+	for i := range s.party {
+		p, n := &s.party[i], x.sc.parties[i].host
+		on := a.On(hostName(n))
+		if p.stage == heldParty && !p.dead && p.token == a.Token && counts(s, n) && !s.hosts[n].alien && on != nil && on.Requester(partyName(i)) != nil {
+			return fmt.Sprintf("rule 35: the grant of %s ends under %s, which lives and has not released it", ref, partyName(i))
+		}
+	}
+	return ""
+}
+
+// nodeChanges are the rules about registrations (13).
+func (x *explorer) nodeChanges(before, s *scene) string {
+	was, now := before.store.viewOf(0), s.store.viewOf(0)
+	for n := range s.hosts {
+		name := hostName(n)
+		a, b := was.nodes[name].Val, now.nodes[name].Val
+		_, up := was.alive[name]
+		switch {
+		case a == nil:
+		case b == nil && a.State == nodeActive:
+			return "rule 13: " + name + " is removed though neither fenced nor left"
+		case b != nil && a.State != nodeFenced && b.State == nodeFenced && up && !x.cut:
+			return "rule 13: " + name + " is fenced while its agent is present"
+		case b != nil && a.State == nodeActive && b.State == nodeLeft:
+			for i := range s.party {
+				if p := &s.party[i]; x.sc.parties[i].host == n && x.mightStart(s, i) && now.claims[p.refs[0]].Val != nil {
+					return "rule 38: " + name + " has left, and " + partyName(i) + " may still start there"
+				}
+			}
+			if len(s.hosts[n].procs) > 0 {
+				return "rule 37: " + name + " has left with a process of a grant running"
+			}
 		}
 	}
 	return ""

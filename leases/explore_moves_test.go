@@ -127,8 +127,18 @@ func (x *explorer) delivered(s *scene, t *task, r *pb.TxnRequest, twice bool) *s
 	}
 	store, resp, err := n.store.commit(r)
 	n.store = store
-	n.follow(n.left.lag > 0)
+	n.follow(n.left.lag > 0 && !refused(resp)) // who is refused waits for the mirror
 	return x.resume(n, t, entry{resp: resp, err: err})
+}
+
+func refused(r *pb.TxnResponse) bool {
+	if r == nil || !r.Succeeded {
+		return true
+	}
+	return slices.ContainsFunc(r.Responses, func(o *pb.ResponseOp) bool {
+		t := o.GetResponseTxn()
+		return t != nil && !t.Succeeded
+	})
 }
 
 // agentMoves are what a node's agent does by itself.
@@ -290,7 +300,7 @@ func (x *explorer) worldMoves(s *scene) {
 
 // hurried lets one operation come to its end, unless it waits for a session.
 func (x *explorer) hurried(s *scene, id int64) *scene {
-	for t := s.task(id); t != nil; t = s.task(id) {
+	for t, parts := s.task(id), 0; t != nil && parts < 20; t, parts = s.task(id), parts+1 {
 		switch {
 		case t.wait.look:
 			s = x.resume(s, t, entry{})

@@ -27,7 +27,7 @@ var scenarios = []*scenario{
 	{name: "fence-lie", uids: 1, tasks: 1, slow: atOnce, parties: []spec{{}}, left: faults{lie: 1}},
 	{name: "remove", uids: 1, tasks: 1, slow: atOnce, parties: []spec{{}}, left: faults{remove: 1, crash: 1}},
 	{name: "other-machine", uids: 1, tasks: 1, slow: atOnce, parties: []spec{{}}, left: faults{crash: 1, expire: 1, alien: 1}},
-	{name: "pool", uids: 1, tasks: 1, slow: atOnce, leaks: 20, parties: []spec{{}}, left: faults{pool: 2}},
+	{name: "pool", uids: 1, tasks: 2, slow: []kind{kAsk, kPool}, leaks: 20, parties: []spec{{}}, left: faults{pool: 2}},
 	{name: "reclaim", uids: 1, tasks: 2, slow: []kind{kObserve, kReclaim}, leaks: 20, parties: []spec{{restart: true}}, left: faults{reclaim: 1}},
 	{name: "early", uids: 1, tasks: 1, slow: atOnce, leaks: 20, parties: []spec{{early: true}}, left: faults{reclaim: 1}},
 	{name: "supervisor", uids: 1, tasks: 1, slow: atOnce, leaks: 20, parties: []spec{{}, {joins: 1}}, left: faults{reclaim: 1}},

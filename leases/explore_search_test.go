@@ -138,7 +138,7 @@ func (x *explorer) breadth(limit int) (o outcome) {
 }
 
 func (x *explorer) step(m move) *scene {
-	x.by = nil
+	x.by, x.cut = nil, false
 	return m.to()
 }
 
