@@ -86,6 +86,7 @@ type explorer struct {
 	steps  int
 	// by is the task whose transaction was just delivered.
 	by    *task
+	cut   bool // a lease has ended in this step
 	canon canon
 	list  []move
 }
