@@ -34,6 +34,11 @@ e2e: ## the tests with real binaries, verbosely
 fuzz: ## every fuzz target for FUZZTIME (a count of inputs like 100000x, or a duration)
 	./.ci/fuzz $(or $(FUZZTIME),5000x)
 
+.PHONY: explore
+explore: ## state exploration of the engine on two cores: STATES altogether (1000000), ONLY=a scenario, SEED=a number
+	printf '0/2\n1/2\n' | IDPOOL_EXPLORE=$(or $(STATES),1000000) IDPOOL_EXPLORE_SEED=$(SEED) \
+		xargs -P 2 -I PART env IDPOOL_EXPLORE_PART=PART $(GO) test -count=1 -v -timeout 60m -run 'TestExplore/$(ONLY)' ./leases
+
 .PHONY: bench
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./idset ./uidpool ./leases ./test/bench
