@@ -96,7 +96,7 @@ func newExplorer(t *testing.T, sc *scenario) *explorer {
 	for n := range x.agents {
 		cfg := cluster.DefaultConfig()
 		cfg.Endpoints, cfg.Root = []string{"http://127.0.0.1:1"}, exploreKeys.Root()
-		cfg.Budget, cfg.LeaseTTL = 1000*time.Hour, time.Hour
+		cfg.Attempt, cfg.Budget, cfg.LeaseTTL = 20*time.Minute, time.Hour, time.Hour
 		conn := &clientv3.Client{KV: clientv3.NewKVFromKVClient(simKVClient{txn: x.txn}, nil), Lease: simLease{x: x}, Maintenance: simStatus{x: x}}
 		client, err := cluster.Over(cfg, conn, nil)
 		if err != nil {
@@ -191,8 +191,8 @@ func (x *explorer) replayed() (entry, bool) {
 	}
 	e := x.run.script[x.pos]
 	x.pos++
-	if late := time.Since(x.begun) % time.Hour; late != 0 { // waits are random; what follows must not depend on them
-		<-time.After(time.Hour - late)
+	if late := time.Since(x.begun) % (10 * time.Second); late != 0 { // waits are random; what follows must not depend on them
+		<-time.After(10*time.Second - late)
 	}
 	if e.env != nil {
 		x.hydrate(e.env, x.run.node)
@@ -346,7 +346,13 @@ func (p simProver) InUse(context.Context, time.Duration) (idset.Set, error) {
 	if _, ok := p.x.replayed(); !ok {
 		p.x.suspend(pause{look: true})
 	}
-	return p.x.env.hosts[p.n].used(), nil
+	used := p.x.env.hosts[p.n].used()
+	if p.x.sc.split { // it takes its time
+		if _, ok := p.x.replayed(); !ok {
+			p.x.suspend(pause{look: true})
+		}
+	}
+	return used, nil
 }
 
 func (p simProver) Suspect(uint32) bool { return false }

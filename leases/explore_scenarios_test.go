@@ -12,7 +12,7 @@ var (
 var scenarios = []*scenario{
 	{name: "hand-over", uids: 1, tasks: 1, slow: []kind{kAsk, kInspect}, leaks: 20, parties: []spec{{}}, left: faults{crash: 1, expire: 1}},
 	{name: "fork", uids: 1, tasks: 1, slow: atOnce, leaks: 20, parties: []spec{{fork: true}}, left: faults{crash: 1}},
-	{name: "scan", uids: 1, tasks: 2, slow: []kind{kInspect}, leaks: 20, parties: []spec{{noConfirm: true}}},
+	{name: "scan", uids: 1, tasks: 1, slow: []kind{kInspect}, split: true, leaks: 20, parties: []spec{{noConfirm: true}}, left: faults{operator: 1}},
 	{name: "one-key", uids: 1, tasks: 2, slow: []kind{kInspect, kInquire}, leaks: 20, parties: []spec{{key: "K"}, {key: "K"}}},
 	{name: "key-race", uids: 2, tasks: 2, slow: calls, leaks: 20, parties: []spec{{key: "K"}, {key: "K"}}},
 	{name: "key-nodes", uids: 2, tasks: 2, slow: calls, leaks: 20, parties: []spec{{key: "K"}, {host: 1, key: "K"}}},
@@ -44,6 +44,6 @@ var scenarios = []*scenario{
 	{name: "restore-bumped", uids: 1, tasks: 1, slow: []kind{kAsk}, parties: []spec{{noConfirm: true}, {host: 1, noConfirm: true}}, left: faults{restore: 1}, bump: true},
 	{name: "group", uids: 2, tasks: 1, slow: []kind{kRelease}, leaks: 20, parties: []spec{{count: 2}}, left: faults{crash: 1, expire: 1}},
 	{name: "lagging", uids: 1, tasks: 1, slow: []kind{kFree}, leaks: 20, parties: []spec{{noConfirm: true}, {host: 1, noConfirm: true}}, left: faults{lag: 1}},
-	{name: "two-uids", uids: 2, tasks: 2, slow: all, walk: true, depth: 120, parties: []spec{{}, {host: 1}, {}, {host: 1, joins: 1}}, left: faults{crash: 2, expire: 2, late: 1, lose: 2, reboot: 1, operator: 1, reclaim: 2}},
-	{name: "all", uids: 2, tasks: 3, slow: all, walk: true, depth: 160, parties: []spec{{key: "K", count: 2}, {host: 1, key: "K", count: 2}, {fork: true}, {host: 1, joins: 3, restart: true}}, left: faults{crash: 2, expire: 2, late: 1, lose: 2, twice: 1, reboot: 1, operator: 1, reclaim: 2, fence: 1, pool: 2}},
+	{name: "two-uids", uids: 2, tasks: 2, slow: all, walk: true, split: true, depth: 120, parties: []spec{{}, {host: 1}, {}, {host: 1, joins: 1}}, left: faults{crash: 2, expire: 2, late: 1, lose: 2, reboot: 1, operator: 1, reclaim: 2}},
+	{name: "all", uids: 2, tasks: 3, slow: all, walk: true, split: true, depth: 160, parties: []spec{{key: "K", count: 2}, {host: 1, key: "K", count: 2}, {fork: true}, {host: 1, joins: 3, restart: true}}, left: faults{crash: 2, expire: 2, late: 1, lose: 2, twice: 1, reboot: 1, operator: 1, reclaim: 2, fence: 1, pool: 2}},
 }

@@ -22,6 +22,7 @@ type scenario struct {
 	depth   int    // of a random walk
 	walk    bool   // too large for breadth first
 	leaks   int    // one state of so many is brought to rest
+	split   bool   // a look at what runs takes its time
 	bump    bool   // the restored etcd's revision is bumped
 	absent  bool   // node 1 is registered and absent at first
 	late1   bool   // node 1 is not registered at first
