@@ -1,10 +1,9 @@
 package leases
 
 var (
-	atOnce  []kind
-	notices = []kind{kInspect, kInquire, kObserve, kReport, kFree}
-	calls   = []kind{kAsk, kJoin, kRelease, kConfirm}
-	all     = []kind{kOpen, kLost, kDoubt, kAsk, kJoin, kConfirm, kRelease, kWhole, kSweep, kRelock, kInspect, kInquire, kObserve, kReport, kElect, kFree, kDrop, kReclaim, kOrphans, kLeave, kFence, kUnfence, kRemove, kPool}
+	atOnce []kind
+	calls  = []kind{kAsk, kJoin, kRelease, kConfirm}
+	all    = []kind{kOpen, kLost, kDoubt, kAsk, kJoin, kConfirm, kRelease, kWhole, kSweep, kRelock, kInspect, kInquire, kObserve, kReport, kElect, kFree, kDrop, kReclaim, kOrphans, kLeave, kFence, kUnfence, kRemove, kPool}
 )
 
 // scenarios are the worlds that are explored. Where operations are slow, what

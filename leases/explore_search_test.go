@@ -13,7 +13,6 @@ import (
 // scenario is a small world and what may go wrong in it.
 type scenario struct {
 	name    string
-	rules   string // those that it watches over
 	uids    int
 	parties []spec
 	left    faults

@@ -6,7 +6,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -309,7 +308,5 @@ func copyView(o *view) view {
 
 func hostName(n int) string { return "n" + string(rune('0'+n)) }
 
-// claimsOf decodes the claims of a store, by ref.
+// claims are those of a store, by ref.
 func (s *simStore) claims() map[Ref]Stored[Claim] { return s.viewOf(0).claims }
-
-func isClaim(key string) bool { return strings.HasPrefix(key, exploreKeys.ClaimsPrefix()) }

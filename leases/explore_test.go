@@ -3,7 +3,6 @@ package leases
 import (
 	crand "crypto/rand"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"runtime/debug"
@@ -79,7 +78,7 @@ func explore(t *testing.T, sc *scenario, limit int) {
 // own makes the program's randomness the explorer's for the time of a test, which
 // must not run beside others.
 func (x *explorer) own(t *testing.T) {
-	var was io.Reader = crand.Reader
+	was := crand.Reader
 	crand.Reader = x
 	t.Cleanup(func() { crand.Reader = was })
 }
