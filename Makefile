@@ -38,6 +38,11 @@ fuzz: ## every fuzz target for FUZZTIME (a count of inputs like 100000x, or a du
 mutation: ## undo each guard of the product (M: names, or rest): a test must notice
 	IDPOOL_MUTATION=$(or $(M),all) $(GO) test -count=1 -timeout 60m -v -run TestMutations ./test/mutation
 
+.PHONY: explore
+explore: ## state exploration of the engine on two cores: STATES altogether (1000000), ONLY=a scenario, SEED=a number
+	printf '0/2\n1/2\n' | IDPOOL_EXPLORE=$(or $(STATES),1000000) IDPOOL_EXPLORE_SEED=$(SEED) \
+		xargs -P 2 -I PART env IDPOOL_EXPLORE_PART=PART $(GO) test -count=1 -v -timeout 60m -run 'TestExplore/$(ONLY)' ./leases
+
 .PHONY: bench
 bench: ## the benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./idset ./uidpool ./leases ./test/bench

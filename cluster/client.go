@@ -48,13 +48,7 @@ type Client struct {
 // [problem.CodeUnavailable], naming the endpoints, if none answers. A nil log
 // logs nothing. The context bounds Open alone.
 func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if log == nil {
-		log = zap.NewNop()
-	}
-	keys, err := NewKeys(cfg.Root)
+	c, err := Over(cfg, nil, log)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +56,6 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, keys: keys, log: log, page: followPage, follows: map[*followStream]struct{}{}}
 	// Grpc's own waits between connects grow to two minutes, which would outlast
 	// the outage by as much.
 	reconnect := grpc.ConnectParams{
@@ -76,7 +69,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		DialKeepAliveTime:    dialKeepAliveTime,
 		DialKeepAliveTimeout: dialKeepAliveTimeout,
 		TLS:                  tlsConfig,
-		Logger:               log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
+		Logger:               c.log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
 	}
 	if err := c.connect(base); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -86,6 +79,23 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Over returns a client over one connection that exists already, for
+// transactions, leases and watches alike, and asks no server anything. Close ends
+// it. A nil log logs nothing.
+func Over(cfg Config, conn *clientv3.Client, log *zap.Logger) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if log == nil {
+		log = zap.NewNop()
+	}
+	keys, err := NewKeys(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{cfg: cfg, keys: keys, log: log, txn: conn, renew: conn, watch: conn, page: followPage, follows: map[*followStream]struct{}{}}, nil
 }
 
 func (c *Client) connect(base clientv3.Config) (err error) {

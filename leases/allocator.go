@@ -62,6 +62,7 @@ type Allocator struct {
 	mirror  *Mirror
 	session *Session
 	batch   *batcher
+	commit  func(context.Context, *child) childResult // batch.submit
 	ready   chan struct{}
 	nudge   chan struct{} // wakes the janitor
 
@@ -94,6 +95,7 @@ func New(o Options) *Allocator {
 	a.mirror = NewMirror(a.keys, o.Identity.Node, a.log)
 	a.session = newSession(o.Client, o.Identity, o.Home, a.log, a.firstProof)
 	a.batch = newBatcher(o.Client, a.session, a.noteWrite)
+	a.commit = a.batch.submit
 	return a
 }
 

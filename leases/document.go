@@ -190,7 +190,7 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 		a.restOn(c, s, refs)
 		d.into(a.keys, c)
 		a.fault(point + ":before")
-		r := a.batch.submit(ctx, c)
+		r := a.commit(ctx, c)
 		a.fault(point + ":after")
 		switch {
 		case r.err != nil:

@@ -134,7 +134,7 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 		}
 	}
 	a.fault("grant:before")
-	r := a.batch.submit(ctx, c)
+	r := a.commit(ctx, c)
 	a.fault("grant:after")
 	switch {
 	case errors.Is(r.err, problem.ErrOutcomeUnknown):

@@ -21,7 +21,8 @@ import (
 // Losing it makes the node a stranger, refused until an operator fences it.
 type Home struct {
 	path string
-	mu   sync.Mutex // guards memory and the file
+	keep func(path string, data []byte) error // replaces the file
+	mu   sync.Mutex                           // guards memory and the file
 	mem  memory
 }
 
@@ -51,7 +52,7 @@ type memory struct {
 
 // OpenHome reads or makes the memory of an agent in its data directory.
 func OpenHome(dir string) (*Home, error) {
-	h := &Home{path: filepath.Join(dir, "agent.json")}
+	h := &Home{path: filepath.Join(dir, "agent.json"), keep: replaceFile}
 	data, err := os.ReadFile(h.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -127,29 +128,34 @@ func (h *Home) get() memory {
 	return h.mem
 }
 
-// save replaces the file: temporary file, fsync, rename, fsync of the directory.
+// save keeps the memory where it survives.
 func (h *Home) save() error {
 	data, err := json.Marshal(h.mem)
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
-	tmp := h.path + ".tmp"
+	if err := h.keep(h.path, data); err != nil {
+		return fmt.Errorf("agent's memory: %w", err)
+	}
+	return nil
+}
+
+// replaceFile writes a file: temporary file, fsync, rename, fsync of the directory.
+func replaceFile(path string, data []byte) error {
+	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("agent's memory: %w", err)
+		return err
 	}
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
-		err = os.Rename(tmp, h.path)
+		err = os.Rename(tmp, path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(h.path))
+		err = syncDir(filepath.Dir(path))
 	}
-	if err != nil {
-		return fmt.Errorf("agent's memory: %w", err)
-	}
-	return nil
+	return err
 }
 
 func syncDir(dir string) error {

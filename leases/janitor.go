@@ -177,15 +177,22 @@ func (a *Allocator) inspect(ctx context.Context, c chores, all bool) bool {
 
 // each runs f for all refs, so many at a time that they share transactions.
 func (a *Allocator) each(ctx context.Context, refs []Ref, f func(context.Context, Ref) error) {
+	one := func(ref Ref) {
+		short, cancel := a.budget(ctx)
+		defer cancel()
+		if err := f(short, ref); err != nil && ctx.Err() == nil {
+			a.log.Debug("chore", refField(ref), errField(err))
+		}
+	}
+	if len(refs) == 1 {
+		one(refs[0])
+		return
+	}
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	for _, ref := range refs {
 		g.Go(func() error {
-			short, cancel := a.budget(ctx)
-			defer cancel()
-			if err := f(short, ref); err != nil && ctx.Err() == nil {
-				a.log.Debug("chore", refField(ref), errField(err))
-			}
+			one(ref)
 			return nil
 		})
 	}

@@ -221,7 +221,7 @@ func (a *Allocator) changeNode(ctx context.Context, name, did string, decide fun
 		if err != nil || c == nil {
 			return err
 		}
-		r := a.batch.submit(ctx, c)
+		r := a.commit(ctx, c)
 		if r.err != nil {
 			return r.err
 		}

@@ -215,7 +215,7 @@ func (a *Allocator) update(ctx context.Context, point string, refs []Ref, decide
 		}
 		c := a.child(s, p)
 		a.fault(point + ":before")
-		r := a.batch.submit(ctx, c)
+		r := a.commit(ctx, c)
 		a.fault(point + ":after")
 		switch {
 		case r.err != nil:

@@ -177,7 +177,7 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 		if !created && (p.Scope != old.Val.Scope || p.Block != old.Val.Block || (p.Outside == nil) != (old.Val.Outside == nil)) {
 			cmps = append(cmps, a.unwritten(name, old.Val, rev)) // they rest on nobody holding an id
 		}
-		r := a.batch.submit(ctx, &child{
+		r := a.commit(ctx, &child{
 			alone: true,
 			cmps:  cmps,
 			puts:  []put{{key: key, value: cluster.Encode(p)}, {key: a.keys.PoolIndex(), value: cluster.Encode(map[string]any{"v": format, "w": shortToken()})}},

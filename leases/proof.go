@@ -45,7 +45,7 @@ func (a *Allocator) publish(ctx context.Context, p *Proof) error {
 	var seen int64
 	a.mirror.read(func(v *view) { seen = v.proofs[a.id.Node].ModRev })
 	a.fault("proof:before")
-	r := a.batch.submit(ctx, &child{
+	r := a.commit(ctx, &child{
 		cmps: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", seen)},
 		puts: []put{{key: key, value: cluster.Encode(p)}},
 		gets: []string{key},

@@ -1,0 +1,84 @@
+package leases
+
+import (
+	crand "crypto/rand"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// budgetOf is how many states a scenario may visit: its part of IDPOOL_EXPLORE, or
+// little enough for every run of the tests.
+func budgetOf(t *testing.T) int {
+	t.Helper()
+	total := 45_000
+	if env := os.Getenv("IDPOOL_EXPLORE"); env != "" {
+		var err error
+		if total, err = strconv.Atoi(env); err != nil || total < 1 {
+			t.Fatalf("IDPOOL_EXPLORE=%q: want a number of states", env)
+		}
+	}
+	return max(100, total/len(scenarios))
+}
+
+// mine tells whether scenario i is this process's: IDPOOL_EXPLORE_PART is 0/2, 1/2.
+func mine(t *testing.T, i int) bool {
+	t.Helper()
+	env := os.Getenv("IDPOOL_EXPLORE_PART")
+	if env == "" {
+		return true
+	}
+	var part, of int
+	if n, err := fmt.Sscanf(env, "%d/%d", &part, &of); n != 2 || err != nil || of < 1 {
+		t.Fatalf("IDPOOL_EXPLORE_PART=%q: want a part such as 0/2", env)
+	}
+	return i%of == part
+}
+
+// TestExplore drives the engine's real operations through every order of events
+// that a small world has, the shortest first, and through random ones of larger
+// worlds, up to a budget of states.
+func TestExplore(t *testing.T) {
+	limit := budgetOf(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	for i, sc := range scenarios {
+		if mine(t, i) {
+			t.Run(sc.name, func(t *testing.T) { explore(t, sc, limit) })
+		}
+	}
+}
+
+func explore(t *testing.T, sc *scenario, limit int) {
+	x := newExplorer(t, sc)
+	x.own(t)
+	var o outcome
+	if sc.walk {
+		seed := rand.Uint64()
+		if env := os.Getenv("IDPOOL_EXPLORE_SEED"); env != "" {
+			var err error
+			if seed, err = strconv.ParseUint(env, 10, 64); err != nil {
+				t.Fatalf("IDPOOL_EXPLORE_SEED=%q: %v", env, err)
+			}
+		}
+		t.Logf("IDPOOL_EXPLORE_SEED=%d", seed)
+		o = x.walks(seed, limit)
+	} else {
+		o = x.breadth(limit)
+	}
+	t.Log(o)
+	if o.why != "" {
+		t.Fatalf("%s\n%s", o.why, strings.Join(o.trace, "\n"))
+	}
+}
+
+// own makes the program's randomness the explorer's for the time of a test, which
+// must not run beside others.
+func (x *explorer) own(t *testing.T) {
+	was := crand.Reader
+	crand.Reader = x
+	t.Cleanup(func() { crand.Reader = was })
+}
