@@ -14,6 +14,7 @@ import (
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/idset"
+	"github.com/idpool/idpool/seam/fault"
 )
 
 // limit bounds every wait of a test.
@@ -113,18 +114,18 @@ func (w *world) spawn(name, home string, m *machine, loops bool) *agent {
 
 func (w *world) launch(name, home string, m *machine, loops bool) *agent {
 	w.t.Helper()
-	h, err := OpenHome(home)
+	h, err := OpenHome(home, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	a := &agent{w: w, m: m, home: home, done: make(chan struct{})}
 	a.Allocator = New(Options{
 		Client: w.open(), Home: h, Prover: m, ScanEvery: 300 * time.Millisecond,
-		Fault: func(point string) {
+		Seam: fault.At(func(point string) {
 			if f, ok := a.points.Load(point); ok {
 				f.(func())()
 			}
-		},
+		}),
 		Identity: Identity{Node: name, Role: RoleNode, Machine: m.id, Boot: m.boot, PIDNS: 1, Version: "test", PID: 1},
 	})
 	a.net = &network{client: a.client}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 // Home is what an agent remembers on its own disk: the secret that makes it
@@ -20,6 +21,7 @@ import (
 // Losing it makes the node a stranger, refused until an operator fences it.
 type Home struct {
 	path string
+	seam seam.Seam
 	mu   sync.Mutex // guards memory and the file
 	mem  memory
 }
@@ -48,9 +50,10 @@ type memory struct {
 	Revision int64  `json:"revision,omitempty"`
 }
 
-// OpenHome reads or makes the memory of an agent in its data directory.
-func OpenHome(dir string) (*Home, error) {
-	h := &Home{path: filepath.Join(dir, "agent.json")}
+// OpenHome reads or makes the memory of an agent in its data directory. Its writes
+// pass the seam.
+func OpenHome(dir string, s seam.Seam) (*Home, error) {
+	h := &Home{path: filepath.Join(dir, "agent.json"), seam: s}
 	data, err := os.ReadFile(h.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -108,35 +111,14 @@ func (h *Home) get() memory {
 	return h.mem
 }
 
-// save replaces the file: temporary file, fsync, rename, fsync of the directory.
+// save replaces the file, and syncs it.
 func (h *Home) save() error {
 	data, err := json.Marshal(h.mem)
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
-	tmp := h.path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("agent's memory: %w", err)
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, h.path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(h.path))
-	}
-	if err != nil {
+	if err := h.seam.Replace("home", h.path, data); err != nil {
 		return fmt.Errorf("agent's memory: %w", err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -20,7 +20,7 @@ import (
 // TestFileTwoWritersOfOneVersion: one that ignores the lock saves between our load
 // and our save.
 func TestFileTwoWritersOfOneVersion(t *testing.T) {
-	for _, point := range []string{"file:loaded", "file:written"} {
+	for _, point := range []string{"file:pool:create:before", "file:pool:sync:after"} {
 		path := poolAt(t, `{"version":4,"range":{"from":100,"to":103},"used":[]}`)
 		other := `{"version":5,"range":{"from":100,"to":103},"used":[100]}`
 		once := sync.OnceFunc(func() { writeFile(t, path, other) })
@@ -93,7 +93,11 @@ func TestFileMissing(t *testing.T) {
 	refused(t, err, problem.ErrInvalid, "is no regular file")
 
 	gone := poolAt(t, `{"range":{"to":2}}`)
-	f := openPool(t, gone, func(string) { _ = os.Remove(gone) })
+	f := openPool(t, gone, func(at string) {
+		if at == "file:pool:create:before" {
+			_ = os.Remove(gone)
+		}
+	})
 	_, err = f.Allocate(t.Context(), "", vlan.Choice{})
 	refused(t, err, problem.ErrNotFound, "there is no pool file")
 	_, err = f.Allocate(t.Context(), "", vlan.Choice{})

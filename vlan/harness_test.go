@@ -18,6 +18,7 @@ import (
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/leases"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
@@ -157,7 +158,7 @@ func (w *world) node(name string, change ...func(*vlan.Options)) *agent {
 
 func (w *world) spawn(name, home string, m *machine, change ...func(*vlan.Options)) *agent {
 	w.t.Helper()
-	h, err := leases.OpenHome(home)
+	h, err := leases.OpenHome(home, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -165,7 +166,7 @@ func (w *world) spawn(name, home string, m *machine, change ...func(*vlan.Option
 	a.engine = leases.New(leases.Options{
 		Client: a.client, Home: h, Prover: m, ScanEvery: time.Second,
 		Identity: leases.Identity{Node: name, Role: leases.RoleNode, Machine: m.id, Boot: m.boot, PIDNS: 1, Version: "test", PID: 1},
-		Fault:    a.fault,
+		Seam:     fault.At(a.fault),
 	})
 	o := vlan.Options{Engine: a.engine}
 	for _, f := range change {
@@ -218,8 +219,11 @@ func (a *agent) fault(point string) {
 		f.(func())()
 	}
 	if a.dead.Load() {
-		if strings.HasPrefix(point, "file:") {
+		if strings.HasPrefix(point, "file:pool:") {
 			runtime.Goexit() // a dead process keeps no file locked
+		}
+		if strings.HasPrefix(point, "file:pool-lock:") {
+			return // which clears the lock file as well
 		}
 		<-a.w.over
 	}

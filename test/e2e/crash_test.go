@@ -112,13 +112,13 @@ func TestKillAtEveryPoint(t *testing.T) {
 
 // killedAt runs a life on a node whose agent is killed at a point of it, and waits
 // until nothing is left in etcd.
-func (n *node) killedAt(t *testing.T, point string, life func(t *testing.T, again func())) {
+func (n *node) killedAt(t *testing.T, at string, life func(t *testing.T, again func())) {
 	w := n.w
-	t.Run(point, func(t *testing.T) {
+	t.Run(at, func(t *testing.T) {
 		outer := w.t
 		w.t = t
 		defer func() { w.t = outer }()
-		n.start("IDPOOL_FAULT=" + point)
+		n.start("IDPOOL_FAULT=" + at)
 		died := false
 		revive := func() {
 			select {
@@ -142,7 +142,7 @@ func (n *node) killedAt(t *testing.T, point string, life func(t *testing.T, agai
 		again()
 		life(t, again)
 		// Points of the background come after the release.
-		w.eventually("the agent died at "+point, 30*time.Second, func(context.Context) error {
+		w.eventually("the agent died at "+at, 30*time.Second, func(context.Context) error {
 			if revive(); !died {
 				return errors.New("it lives")
 			}
