@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	_ = flag.Set("test.parallel", "8") // they wait more than they compute
+	_ = flag.Set("test.parallel", "16") // they wait more than they compute
 	code := m.Run()
 	_ = shared.Kill()
 	_ = os.RemoveAll(dir)
@@ -118,7 +118,7 @@ func (w *world) spawn(name, home string, m *machine, loops bool) *agent {
 
 func (w *world) launch(name, home string, m *machine, loops bool) *agent {
 	w.t.Helper()
-	a, err := w.try(name, home, m, loops, nil)
+	a, err := w.try(context.Background(), name, home, m, loops, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -126,14 +126,14 @@ func (w *world) launch(name, home string, m *machine, loops bool) *agent {
 }
 
 // try is launch, with a seam at all that the agent does, the opening included.
-func (w *world) try(name, home string, m *machine, loops bool, s seam.Seam) (*agent, error) {
+func (w *world) try(open context.Context, name, home string, m *machine, loops bool, s seam.Seam) (*agent, error) {
 	h, err := OpenHome(home, s)
 	if err != nil {
 		return nil, err
 	}
 	cfg := w.config
 	cfg.Seam = s
-	client, err := cluster.Open(context.Background(), cfg, nil)
+	client, err := cluster.Open(open, cfg, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,10 @@ var operations = []operation{
 		}
 		return func() error {
 			_, err := s.a.Renew(s.ctx(), g.ref(), g.Token, Requester{ID: "ttl", Hold: HoldTTL, Deadline: int64(BootTime() + 2*time.Minute), Until: time.Now().Add(2 * time.Minute)})
-			return err
+			if err == nil { // a hold by time lasts, whatever its grant does
+				_, _, err = s.a.Release(s.ctx(), Release{Refs: g.refs(), Token: g.Token, By: "tenant"})
+			}
+			return mayHave(err, problem.ErrLockLost, problem.ErrNotHeld)
 		}
 	}},
 	{"release", func(s *site) func() error {
@@ -168,6 +171,7 @@ var operations = []operation{
 		g := s.scene("client")
 		old := s.a.guardNow()
 		s.a.expire()
+		s.a.session.lost(old, errors.New("it expired"))
 		until(s.t, "a new session", func() bool { now := s.a.guardNow(); return now != nil && now.lease != old.lease })
 		return func() error {
 			return s.until("the lock is there", func() bool { return len(s.w.stored(s.w.keys.Lock(g.ref().Space, g.ref().ID))) == 1 })
@@ -221,11 +225,18 @@ var operations = []operation{
 			s.t.Fatal(err)
 		}
 		return func() error {
-			next, err := s.ask("next", withKey(s.name("k")), wants(Want{Pool: "one", Count: 1}), wait(time.Millisecond))
-			if errors.Is(err, problem.ErrExhausted) {
-				return errors.Join(err, s.until("the id is free", s.is(g.ref(), Free)))
+			asked := make(chan error, 1)
+			go func() {
+				asked <- s.got(s.ask("next", withKey(s.name("k")), wants(Want{Pool: "one", Count: 1}), wait(limit)))
+			}()
+			for {
+				select {
+				case err := <-asked:
+					return err
+				default:
+					_ = s.until("a turn", s.is(g.ref(), Free))
+				}
 			}
-			return s.got(next, err)
 		}
 	}},
 	{"drop of a fenced node", func(s *site) func() error {
@@ -317,7 +328,7 @@ var operations = []operation{
 		}
 	}},
 	{"reserve and unreserve", func(s *site) func() error {
-		ids := idset.Of(idset.Range{Lower: 1030, Higher: 1031})
+		ids := idset.Of(idset.Range{Lower: 4000, Higher: 4001})
 		reserved := false
 		return func() error {
 			if !reserved {
@@ -331,14 +342,14 @@ var operations = []operation{
 		}
 	}},
 	{"foreign use, and its adoption", func(s *site) func() error {
-		s.m.start(1035)
+		s.m.start(4005)
 		return func() error {
-			if err := s.until("the id is in quarantine", func() bool { return s.w.state(uid(1035)) != Free }); err != nil {
+			if err := s.until("the id is in quarantine", func() bool { return s.w.state(uid(4005)) != Free }); err != nil {
 				return err
 			}
-			h, err := s.a.Adopt(s.ctx(), uid(1035), "tenant", "", s.m.born("adopter"))
-			if errors.Is(err, problem.ErrHeld) && s.w.claim(uid(1035)).Caller == "tenant" {
-				h, err = Held{Ref: uid(1035), Claim: s.w.claim(uid(1035))}, nil
+			h, err := s.a.Adopt(s.ctx(), uid(4005), "tenant", "", s.m.born("adopter"))
+			if errors.Is(err, problem.ErrHeld) && s.w.claim(uid(4005)).Caller == "tenant" {
+				h, err = Held{Ref: uid(4005), Claim: s.w.claim(uid(4005))}, nil
 			}
 			if err == nil {
 				s.held = append(s.held, &Grant{Token: h.Claim.Token, Held: []Held{h}})

@@ -17,7 +17,8 @@ import (
 // site is a world that a walk goes through, case by case: an agent whose every step
 // can be broken, and another one, with a grant that nothing may touch.
 type site struct {
-	t   *testing.T
+	t   *testing.T // of the case
+	top *testing.T
 	w   *world
 	inj *fault.Injector
 	a   *agent // stands under faults; nil after its end
@@ -33,9 +34,10 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	w := newWorld(t)
-	s := &site{t: t, w: w, b: w.node("n2"), m: newMachine("n1")}
+	s := &site{t: t, top: t, w: w, b: w.node("n2"), m: newMachine("n1")}
 	s.b.pool("p", "1000-1039")
 	s.b.pool("one", "2000")
+	s.b.pool("spare", "4000-4009")
 	s.b.pool("own", "3000-3009", func(p *Pool) { p.Scope = ScopeNode })
 	s.b.pair("100-139", "200-239", noCooldown)
 	g := s.b.get(s.b.m.born("bystander"))
@@ -79,7 +81,9 @@ func (s *site) open(name, home string) error {
 	life, end := context.WithCancel(context.Background())
 	s.inj.Crash = end
 	s.life = life
-	a, err := s.w.try(name, home, s.m, false, s.inj.Seam)
+	s.w.t = s.top // the agent outlives the case
+	a, err := s.w.try(life, name, home, s.m, false, s.inj.Seam)
+	s.w.t = s.t
 	if err != nil {
 		end()
 		return err
@@ -108,6 +112,9 @@ func (s *site) stop(a *agent) {
 // again starts the agent anew if it has died, or ended by itself.
 func (s *site) again() {
 	s.t.Helper()
+	if s.a.session.Err() != nil { // then it ends by itself
+		<-s.life.Done()
+	}
 	if s.life.Err() == nil {
 		return
 	}
@@ -115,9 +122,22 @@ func (s *site) again() {
 	s.start(s.a.id.Node, s.a.home)
 }
 
+// seen brings the agent's mirror up to now, through an event: worlds share an etcd,
+// whose revision runs ahead of a world's own.
+func (a *agent) seen(ctx context.Context) error {
+	resp, err := a.w.client.Txn().Put(ctx, a.w.keys.Root()+"tick", "")
+	if err != nil {
+		return err
+	}
+	if !a.reach(ctx, resp.Header.Revision, limit) {
+		return errNotYet
+	}
+	return nil
+}
+
 // turn is one round of janitor and reaper.
 func (a *agent) turn(ctx context.Context) error {
-	if err := a.linearize(ctx); err != nil {
+	if err := a.seen(ctx); err != nil {
 		return err
 	}
 	a.settleOrphans(ctx)
@@ -126,13 +146,13 @@ func (a *agent) turn(ctx context.Context) error {
 	a.each(ctx, c.relock, a.relock)
 	a.each(ctx, c.lapse, a.lapse)
 	a.inspect(ctx, c, true)
-	if err := a.linearize(ctx); err != nil {
+	if err := a.seen(ctx); err != nil {
 		return err
 	}
 	d := a.duties()
 	if d.elect {
 		a.elect(ctx)
-		if err := a.linearize(ctx); err != nil {
+		if err := a.seen(ctx); err != nil {
 			return err
 		}
 		d = a.duties()
@@ -144,7 +164,7 @@ func (a *agent) turn(ctx context.Context) error {
 		}
 	}
 	a.each(ctx, d.reclaim, a.reclaim)
-	return a.linearize(ctx)
+	return a.seen(ctx)
 }
 
 var errNotYet = errors.New("not yet")
@@ -251,6 +271,7 @@ func (s *site) pass(t *testing.T, op operation, c *fault.Case) []fault.Case {
 func (s *site) quiet() {
 	s.t.Helper()
 	s.m.set(func() { s.m.live, s.m.procs = map[string]bool{}, map[uint32]bool{} })
+	s.b.m.set(func() { s.b.m.live = map[string]bool{"bystander": true} })
 	for _, g := range s.held {
 		if _, _, err := s.b.Release(s.ctx(), Release{Refs: g.refs(), Token: g.Token, Whole: true, By: "the walk"}); err != nil {
 			s.t.Fatalf("release: %v", err)
