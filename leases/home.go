@@ -80,7 +80,8 @@ func (h *Home) SecretHash() string {
 // Epoch is that of the cluster this agent last was a part of, "" if of none.
 func (h *Home) Epoch() string { return h.get().Epoch }
 
-// change edits the memory and writes it through to the disk.
+// change edits the memory and writes it through to the disk. What could not be
+// written is forgotten: the next change must write it anew.
 func (h *Home) change(f func(*memory)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -89,7 +90,11 @@ func (h *Home) change(f func(*memory)) error {
 	if h.mem == before {
 		return nil
 	}
-	return h.save()
+	err := h.save()
+	if err != nil {
+		h.mem = before
+	}
+	return err
 }
 
 // knows tells whether a presence in etcd is one that this memory has made.
