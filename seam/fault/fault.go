@@ -136,13 +136,16 @@ func Cases(passed map[string]int) []Case {
 	return all
 }
 
+// Everything tells that walks are to be exhaustive: IDPOOL_WALK is all.
+func Everything() bool { return os.Getenv("IDPOOL_WALK") == "all" }
+
 // seed chooses what Sample leaves out.
 var seed = rand.Uint64()
 
-// Sample is all cases if the environment has IDPOOL_WALK=all, else a third of them,
+// Sample is all cases if Everything is asked for, else a third of them,
 // another one each time: a walk of all takes minutes.
 func Sample(all []Case) []Case {
-	if os.Getenv("IDPOOL_WALK") == "all" {
+	if Everything() {
 		return all
 	}
 	var some []Case
