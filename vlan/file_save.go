@@ -112,6 +112,9 @@ func (f *FileInventory) save(l *loaded, next *PoolFile) error {
 	}
 	if err := f.seam.Rename("pool", l.temporary(), l.path); err != nil {
 		_ = f.seam.Remove("pool", l.temporary())
+		if f.unchanged(l) != nil { // a network's file system may lose the answer alone
+			return problem.Wrap(problem.CodeOutcomeUnknown, err, "inventory %s: pool file %s: the system did not say whether it was written", f.name, f.path)
+		}
 		return f.failed(err, "it is not written")
 	}
 	if err := f.seam.SyncDir("pool", filepath.Dir(l.path)); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
@@ -221,4 +222,22 @@ func TestFileReadersNeverSeeHalf(t *testing.T) {
 		t.Errorf("version %d, %d reads, %v", last, reads, err)
 	}
 	alone(t, path)
+}
+
+// TestFileRenamedWithoutAnswer: the new file is in its place although the system
+// reported a failure; that must not be told as "nothing was changed".
+func TestFileRenamedWithoutAnswer(t *testing.T) {
+	for mode, code := range map[fault.Mode]error{fault.Lost: problem.ErrOutcomeUnknown, fault.Before: problem.ErrUnavailable} {
+		path := poolAt(t, `{"version":4,"range":{"from":100,"to":103},"allocations":{}}`)
+		i := &fault.Injector{}
+		i.Arm(fault.Case{Mode: mode, Point: "file:pool:rename", N: 1})
+		f, err := vlan.NewFileInventory(path, vlan.FileOptions{Name: "fabric-a", Seam: i.Seam})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Allocate(t.Context(), "k", vlan.Choice{}); !errors.Is(err, code) {
+			t.Errorf("%s: %v, want %v", mode, err, code)
+		}
+		allocates(t, f, "k", vlan.Choice{}, 100)
+	}
 }

@@ -113,19 +113,13 @@ func broken(t *testing.T, c *fault.Case, walk func(*agent) error) []fault.Case {
 
 func walkExec(a *agent) error {
 	err := a.Exec(a.ctx(), northSouth("edge-7", "fabric", "outside"), func(context.Context, *vlan.Service) error { return nil })
-	if mayHave(err, gone...) != nil {
-		return err
-	}
-	return a.deleted("edge-7", false)
+	return errors.Join(mayHave(err, gone...), a.deleted("edge-7", false))
 }
 
 func walkExecFails(a *agent) error {
 	no := errors.New("no")
 	err := a.Exec(a.ctx(), northSouth("edge-7", "fabric", "outside"), func(context.Context, *vlan.Service) error { return no })
-	if mayHave(err, append(gone, no)...) != nil {
-		return err
-	}
-	return a.deleted("edge-7", false)
+	return errors.Join(mayHave(err, no, problem.ErrKeyEnded, problem.ErrCompensated, problem.ErrUnavailable), a.deleted("edge-7", false))
 }
 
 // mayHave is nil for what a repetition may meet, because the first attempt was
@@ -187,7 +181,7 @@ func walkEtcd(a *agent) error {
 
 func walkRefusal(a *agent) error {
 	_, _, err := a.Allocate(a.ctx(), northSouth("edge-7", "tight", "tight"))
-	if mayHave(err, problem.ErrExhausted) != nil || err == nil {
+	if mayHave(err, problem.ErrExhausted, problem.ErrUnavailable) != nil || err == nil {
 		return errors.Join(errors.New("want a refusal"), err)
 	}
 	return a.deleted("edge-7", false)
