@@ -30,6 +30,10 @@ race: ## all tests but e2e under the race detector
 e2e: ## the tests with real binaries, verbosely
 	$(GO) test -count=1 -v ./test/e2e/...
 
+.PHONY: walk
+walk: ## every operation through every point in every mode: errors, lost answers, crashes
+	IDPOOL_WALK=all $(GO) test -count=1 -v -timeout 2h -run 'TestWalk|KillAtEveryPoint' ./leases ./vlan ./test/e2e
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (a count of inputs like 100000x, or a duration)
 	./.ci/fuzz $(or $(FUZZTIME),5000x)

@@ -94,12 +94,12 @@ func (a *Agent) Endpoints() []string {
 // that a person must act on, see the package's doc; an etcd that is unreachable,
 // or was restored, is none: the agent says so in its status and tries again.
 func (a *Agent) Run(ctx context.Context) error {
-	data, err := openData(a.cfg.Data)
+	data, err := openData(a.cfg.Data, a.cfg.Seam)
 	if err != nil {
 		return err
 	}
 	defer data.release()
-	door, err := openDoor(ctx, a.cfg.Socket, a.gate.groups)
+	door, err := openDoor(ctx, a.cfg.Socket, a.gate.groups, a.cfg.Seam)
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 const (
@@ -100,9 +101,9 @@ type Config struct {
 	// Version is shown to others. It is no flag.
 	Version string
 
-	// Fault, if set, is called at named points of every operation, where tests kill
-	// the process. It is no flag; see the build tag idpool_fault of poolagent.
-	Fault func(point string)
+	// Seam, if set, is where tests break what the agent does. It is no flag; see the
+	// build tag idpool_fault of poolagent.
+	Seam seam.Seam
 
 	// ProcRoot is where procfs is; "" is /proc. For tests; it is no flag.
 	ProcRoot string
@@ -197,7 +198,7 @@ func loopback(listener string) bool {
 // life at most, so that a renewal can be tried three times.
 func (c Config) cluster(endpoints []string, files cluster.TLSConfig) cluster.Config {
 	out := cluster.DefaultConfig()
-	out.Endpoints, out.TLS, out.Root, out.LeaseTTL = endpoints, files, c.Root, c.LeaseTTL
+	out.Endpoints, out.TLS, out.Root, out.LeaseTTL, out.Seam = endpoints, files, c.Root, c.LeaseTTL, c.Seam
 	out.Attempt = max(time.Millisecond, min(maxAttempt, (c.LeaseTTL/3).Truncate(time.Millisecond)))
 	return out
 }

@@ -17,7 +17,7 @@ func (a *Agent) RequestAsRoot(ctx context.Context, pool string) error {
 
 // KeptMachineID is the id of a machine that has none, for a data directory.
 func KeptMachineID(dir string) (string, error) {
-	return machineID(func() (string, error) { return "", errors.New("none") }, dir, zap.NewNop())
+	return machineID(func() (string, error) { return "", errors.New("none") }, dir, nil, zap.NewNop())
 }
 
 // ShowKey is a key as check shows it.

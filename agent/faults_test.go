@@ -17,6 +17,7 @@ import (
 	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/cluster/clustertest"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam/fault"
 )
 
 // TestClientGone: a client that goes away while it is granted a uid, and named no
@@ -25,11 +26,11 @@ func TestClientGone(t *testing.T) {
 	t.Parallel()
 	var gone atomic.Pointer[context.CancelFunc]
 	c := config(t, "n1", clustertest.Start(t).Endpoints()...)
-	c.Fault = func(point string) {
-		if f := gone.Load(); f != nil && point == "grant:scanned" {
+	c.Seam = fault.At(func(point string) {
+		if f := gone.Load(); f != nil && point == "grant:scan:after" {
 			(*f)()
 		}
-	}
+	})
 	n := start(t, c)
 	n.pool(t, api.Pool{Name: "p", Ranges: "3900060000"})
 	ctx, cancel := context.WithCancel(t.Context())

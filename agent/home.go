@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 const (
@@ -26,9 +27,16 @@ const (
 type lockFile struct{ f *os.File }
 
 // takeLock locks path; what names the thing it stands for.
-func takeLock(path, what string) (*lockFile, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+func takeLock(path, what string, s seam.Seam) (*lockFile, error) {
+	var f *os.File
+	err := s.Do("file:lock:create", func() (err error) {
+		f, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+		return err
+	})
 	if err != nil {
+		if f != nil {
+			_ = f.Close()
+		}
 		return nil, problem.Wrap(problem.CodeInvalid, err, "lock the %s", what)
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
@@ -40,10 +48,13 @@ func takeLock(path, what string) (*lockFile, error) {
 		}
 		return nil, problem.Wrap(problem.CodeInvalid, err, "lock the %s", what)
 	}
-	err = f.Truncate(0)
-	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
+	err = s.Do("file:lock:write", func() error {
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+		_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		return err
+	})
 	if err != nil {
 		_ = f.Close()
 		return nil, problem.Wrap(problem.CodeInvalid, err, "lock the %s", what)
@@ -68,16 +79,16 @@ func (l *lockFile) release() {
 }
 
 // openData makes the data directory and locks it.
-func openData(dir string) (*lockFile, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func openData(dir string, s seam.Seam) (*lockFile, error) {
+	if err := s.Do("file:data:create", func() error { return os.MkdirAll(dir, 0o700) }); err != nil {
 		return nil, problem.Wrap(problem.CodeInvalid, err, "make the data directory")
 	}
-	return takeLock(filepath.Join(dir, lockName), "data directory "+dir)
+	return takeLock(filepath.Join(dir, lockName), "data directory "+dir, s)
 }
 
 // machineID is the machine's own, or one that the data directory keeps where the
 // machine has none: the directory then is what makes the machine itself.
-func machineID(machine func() (string, error), dir string, log *zap.Logger) (string, error) {
+func machineID(machine func() (string, error), dir string, s seam.Seam, log *zap.Logger) (string, error) {
 	id, err := machine()
 	if err == nil {
 		return id, nil
@@ -97,10 +108,7 @@ func machineID(machine func() (string, error), dir string, log *zap.Logger) (str
 	raw := make([]byte, 16)
 	_, _ = rand.Read(raw) // never fails
 	kept := hex.EncodeToString(raw)
-	if err := os.WriteFile(path+".tmp", []byte(kept+"\n"), 0o600); err != nil {
-		return "", problem.Wrap(problem.CodeInvalid, err, "keep a machine id")
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
+	if err := s.Replace("machine-id", path, []byte(kept+"\n")); err != nil {
 		return "", problem.Wrap(problem.CodeInvalid, err, "keep a machine id")
 	}
 	log.Warn("machine has no id of its own; one is kept in the data directory", zap.String("path", path), zap.Error(err))

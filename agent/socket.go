@@ -13,6 +13,7 @@ import (
 
 	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 // probeTimeout bounds the question to whoever answers on our socket's path.
@@ -35,18 +36,18 @@ func (d *door) Close() error {
 
 // openDoor listens on a Unix socket, instead of what a dead agent left there. A
 // live one is [problem.ErrHeld], with its answer.
-func openDoor(ctx context.Context, path string, groups []group) (*door, error) {
+func openDoor(ctx context.Context, path string, groups []group, s seam.Seam) (*door, error) {
 	if len(path) >= maxSocketPath {
 		return nil, problem.New(problem.CodeInvalid, "socket path %s has %d bytes: a socket's address takes less than %d", path, len(path), maxSocketPath)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := s.Do("file:socket-dir:create", func() error { return os.MkdirAll(filepath.Dir(path), 0o755) }); err != nil {
 		return nil, problem.Wrap(problem.CodeInvalid, err, "make the socket's directory")
 	}
-	lock, err := takeLock(path+".lock", "socket "+path)
+	lock, err := takeLock(path+".lock", "socket "+path, s)
 	if err != nil {
 		return nil, withAnswer(ctx, err, path)
 	}
-	l, err := listenAt(ctx, path, groups)
+	l, err := listenAt(ctx, path, groups, s)
 	if err != nil {
 		lock.release()
 		return nil, err
@@ -54,15 +55,22 @@ func openDoor(ctx context.Context, path string, groups []group) (*door, error) {
 	return &door{l, lock}, nil
 }
 
-func listenAt(ctx context.Context, path string, groups []group) (net.Listener, error) {
-	if err := clearWay(ctx, path); err != nil {
+func listenAt(ctx context.Context, path string, groups []group, s seam.Seam) (net.Listener, error) {
+	if err := clearWay(ctx, path, s); err != nil {
 		return nil, err
 	}
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	var l net.Listener
+	err := s.Do("file:socket:create", func() (err error) {
+		l, err = net.Listen("unix", path)
+		return err
+	})
 	if err != nil {
+		if l != nil {
+			_ = l.Close()
+		}
 		return nil, problem.Wrap(problem.CodeInvalid, err, "listen on the socket")
 	}
-	if err := admit(path, groups); err != nil {
+	if err := s.Do("file:socket:admit", func() error { return admit(path, groups) }); err != nil {
 		_ = l.Close()
 		return nil, problem.Wrap(problem.CodeInvalid, err, "set who may open the socket")
 	}
@@ -85,7 +93,7 @@ func admit(path string, groups []group) error {
 }
 
 // clearWay removes a socket that nobody answers on.
-func clearWay(ctx context.Context, path string) error {
+func clearWay(ctx context.Context, path string, s seam.Seam) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -101,7 +109,7 @@ func clearWay(ctx context.Context, path string) error {
 		_ = conn.Close()
 		return withAnswer(ctx, problem.New(problem.CodeHeld, "socket %s is in use", path), path)
 	}
-	if err := os.Remove(path); err != nil {
+	if err := s.Remove("socket", path); err != nil {
 		return problem.Wrap(problem.CodeInvalid, err, "remove the socket of a dead agent")
 	}
 	return nil

@@ -127,7 +127,7 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 	if err != nil {
 		return none, nil, nil, err
 	}
-	machine, err := machineID(uidpool.MachineID, a.cfg.Data, a.log)
+	machine, err := machineID(uidpool.MachineID, a.cfg.Data, a.cfg.Seam, a.log)
 	if err != nil {
 		return none, nil, nil, err
 	}
@@ -144,7 +144,7 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 	if err != nil {
 		return none, nil, nil, err
 	}
-	home, err := leases.OpenHome(a.cfg.Data)
+	home, err := leases.OpenHome(a.cfg.Data, a.cfg.Seam)
 	if err != nil {
 		return none, nil, nil, err
 	}
@@ -165,7 +165,7 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 	if err := a.meta(ctx, client, home); err != nil {
 		return err
 	}
-	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.cfg.ScanEvery, Fault: a.cfg.Fault})
+	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.cfg.ScanEvery, Seam: a.cfg.Seam})
 	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log})}
 	a.set(c)
 	ended := make(chan struct{})

@@ -63,7 +63,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		MinConnectTimeout: cfg.Attempt,
 	}
 	base := clientv3.Config{
-		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(reconnect)},
+		DialOptions:          append(atSeam(cfg.Seam), grpc.WithConnectParams(reconnect)),
 		Endpoints:            cfg.Endpoints,
 		DialTimeout:          cfg.Attempt,
 		DialKeepAliveTime:    dialKeepAliveTime,

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 const (
@@ -39,6 +40,9 @@ type Config struct {
 	Attempt, Budget time.Duration
 	// LeaseTTL is the life of a session without renewal: whole seconds, 2 s to 1 h.
 	LeaseTTL time.Duration
+	// Seam, if set, is where tests break requests to etcd: each passes it, on whichever
+	// connection, as "etcd:METHOD"; a stream when it is opened.
+	Seam seam.Seam
 }
 
 // DefaultConfig returns a configuration that lacks only its endpoints.

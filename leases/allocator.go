@@ -13,6 +13,7 @@ import (
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 // MaxGroup is how many ids one grant takes at most: a claim and a lock each must
@@ -44,9 +45,8 @@ type Options struct {
 	// ScanEvery is how often the node looks for idle, orphaned and foreign ids
 	// when nothing tells it to; 0 is 10 s.
 	ScanEvery time.Duration
-	// Fault, if set, is called at named points of every operation; tests kill the
-	// process there. The default does nothing.
-	Fault func(point string)
+	// Seam, if set, is where tests break what an operation does; see package seam.
+	Seam seam.Seam
 }
 
 // Allocator grants, confirms, releases and frees ids for one node. Make it with
@@ -58,7 +58,7 @@ type Allocator struct {
 	log     *zap.Logger
 	prover  Prover
 	scan    time.Duration
-	fault   func(string)
+	seam    seam.Seam
 	mirror  *Mirror
 	session *Session
 	batch   *batcher
@@ -79,7 +79,7 @@ type Allocator struct {
 // New prepares an allocator; nothing runs and nothing is written yet.
 func New(o Options) *Allocator {
 	a := &Allocator{
-		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, scan: o.ScanEvery, fault: o.Fault,
+		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, scan: o.ScanEvery, seam: o.Seam,
 		ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		flying: map[Ref]int64{}, keysNow: map[string]*sf{}, rotated: map[string]uint32{}, landed: make(chan struct{}),
 	}
@@ -88,9 +88,6 @@ func New(o Options) *Allocator {
 	}
 	if a.scan == 0 {
 		a.scan = 10 * time.Second
-	}
-	if a.fault == nil {
-		a.fault = func(string) {}
 	}
 	a.mirror = NewMirror(a.keys, o.Identity.Node, a.log)
 	a.session = newSession(o.Client, o.Identity, o.Home, a.log, a.firstProof)

@@ -120,6 +120,15 @@ func (b *batcher) submit(ctx context.Context, c *child) childResult {
 	return childResult{err: problem.Wrap(problem.CodeOutcomeUnknown, context.Cause(ctx), "etcd did not answer in time")}
 }
 
+// submit is the batcher's, as a step of the operation that point names.
+func (a *Allocator) submit(ctx context.Context, point string, c *child) (r childResult) {
+	r.err = a.seam.Do(point, func() error {
+		r = a.commit(ctx, c)
+		return r.err
+	})
+	return r
+}
+
 // Run commits until ctx ends. inFlight workers take what has gathered.
 func (b *batcher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -189,9 +189,7 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 		c := a.child(s, a.endings(s, ch.Release, ch.Reason))
 		a.restOn(c, s, refs)
 		d.into(a.keys, c)
-		a.fault(point + ":before")
-		r := a.commit(ctx, c)
-		a.fault(point + ":after")
+		r := a.submit(ctx, point, c)
 		switch {
 		case r.err != nil:
 			return Document{}, r.err

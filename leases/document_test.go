@@ -10,6 +10,7 @@ func TestDocumentDecides(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.node("n1"), w.node("n2")
 	a.pair("100-109", "200-209", noCooldown)
+	b.sync()
 	g, doc, err := a.serve("edge", nil, northSouth())
 	if err != nil {
 		t.Fatal(err)

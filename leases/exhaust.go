@@ -63,7 +63,7 @@ func (a *Allocator) noneFree(ctx context.Context, req GrantRequest, until time.T
 	}
 	short, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if err := a.mirror.wait(short, func(v *view) bool { return v.rev > judged && a.free(v, req.Wants) }); err != nil {
+	if err := a.mirror.wait(short, func(v *view) bool { return v.rev > judged && (a.free(v, req.Wants) || a.idle(v, req.Wants)) }); err != nil {
 		if ctx.Err() != nil {
 			return problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "the caller stopped waiting for a free id; nothing was done")
 		}
@@ -244,7 +244,9 @@ func (a *Allocator) exhaustion(v *view, w Want, p poolEntry) *problem.Error {
 func (a *Allocator) reclaimFor(ctx context.Context, wants []Want) (bool, error) {
 	any := false
 	for _, w := range wants {
-		refs, pending := a.reclaimable(w)
+		var refs []Ref
+		var pending bool
+		a.mirror.read(func(v *view) { refs, pending = a.reclaimable(v, w) })
 		any = any || pending || len(refs) > 0
 		for _, ref := range refs {
 			if err := a.reclaim(ctx, ref); err != nil && !errors.Is(err, problem.ErrUnavailable) {
@@ -255,33 +257,39 @@ func (a *Allocator) reclaimFor(ctx context.Context, wants []Want) (bool, error) 
 	return any, nil
 }
 
+// idle tells whether there is something to reclaim for the wants: a request that
+// waits takes what became idle, or could not be reclaimed the first time.
+func (a *Allocator) idle(v *view, wants []Want) bool {
+	return slices.ContainsFunc(wants, func(w Want) bool {
+		refs, _ := a.reclaimable(v, w)
+		return len(refs) > 0
+	})
+}
+
 // reclaimable lists the idle claims of a want's pool that reclaim may take, no
 // more than are missing, and tells whether earlier ones are still on their way.
-func (a *Allocator) reclaimable(w Want) (refs []Ref, pending bool) {
-	a.mirror.read(func(v *view) {
-		p, ok := v.pools[w.Pool]
-		if !ok || p.Val.Reclaim.Never {
-			return
+func (a *Allocator) reclaimable(v *view, w Want) (refs []Ref, pending bool) {
+	p, ok := v.pools[w.Pool]
+	if !ok || p.Val.Reclaim.Never {
+		return nil, false
+	}
+	space := p.space(a.id.Node)
+	missing := w.Count
+	var idle []Ref
+	for ref, c := range v.claims {
+		if ref.Space != space || !p.firsts.Contains(ref.ID) || (w.Within != nil && !w.Within.Contains(ref.ID)) || (w.Exact != nil && *w.Exact != ref.ID) {
+			continue
 		}
-		space := p.space(a.id.Node)
-		missing := w.Count
-		var idle []Ref
-		for ref, c := range v.claims {
-			if ref.Space != space || !p.firsts.Contains(ref.ID) || (w.Within != nil && !w.Within.Contains(ref.ID)) || (w.Exact != nil && *w.Exact != ref.ID) {
-				continue
-			}
-			if c.Val.State == Quarantined && c.Val.Reclaimed {
-				pending = true
-				missing--
-			}
-			if c.Val.reclaimable() && p.Val.Reclaim.After == 0 && groupIdle(v, a.keys, c.Val) {
-				idle = append(idle, ref)
-			}
+		if c.Val.State == Quarantined && c.Val.Reclaimed {
+			pending = true
+			missing--
 		}
-		slices.SortFunc(idle, func(x, y Ref) int { return cmp.Compare(v.claims[x].ModRev, v.claims[y].ModRev) })
-		refs = idle[:max(0, min(missing, len(idle)))]
-	})
-	return refs, pending
+		if c.Val.reclaimable() && p.Val.Reclaim.After == 0 && groupIdle(v, a.keys, c.Val) {
+			idle = append(idle, ref)
+		}
+	}
+	slices.SortFunc(idle, func(x, y Ref) int { return cmp.Compare(v.claims[x].ModRev, v.claims[y].ModRev) })
+	return idle[:max(0, min(missing, len(idle)))], pending
 }
 
 // groupIdle tells whether every id of a claim's group is idle (rule 8).

@@ -107,7 +107,7 @@ func meaning(key string, raw []byte) []byte {
 	case cluster.KindClaim:
 		f.claim(raw)
 	case cluster.KindGrant:
-		if r, err := decodeRecord(raw); err == nil {
+		if r, err := reading[Record](raw); err == nil {
 			f.name(r.Token)
 			f.name(r.Write)
 			f.flag(r.Ended)
@@ -116,27 +116,27 @@ func meaning(key string, raw []byte) []byte {
 			}
 		}
 	case cluster.KindNode:
-		if n, err := decodeNode(raw); err == nil {
+		if n, err := reading[Node](raw); err == nil {
 			f.text(n.State + n.Boot + n.Machine + n.FencedBoot)
 			f.name(n.Secret)
 			f.name(n.Write)
 		}
 	case cluster.KindAlive:
-		if a, err := decodeAlive(raw); err == nil {
+		if a, err := reading[Alive](raw); err == nil {
 			f.name(a.Nonce)
 			f.text(a.NoProof)
 			f.buf = append(f.buf, byte('a'+a.Counter))
 			f.name(a.Secret)
 		}
 	case cluster.KindProof:
-		if p, err := decodeProof(raw); err == nil {
+		if p, err := reading[Proof](raw); err == nil {
 			f.text(p.Boot + p.Machine)
 			f.rev(p.Revision)
 			set := p.InUse[cluster.SpaceUID]
 			f.text(set.String())
 		}
 	case cluster.KindUIDPool:
-		if p, err := decodePool("p", raw); err == nil {
+		if p, err := reading[Pool](raw); err == nil {
 			f.text(p.Exclude.String())
 			f.name(p.Write)
 		}
@@ -156,7 +156,7 @@ func meaning(key string, raw []byte) []byte {
 }
 
 func (f *former) claim(raw []byte) {
-	c, err := decodeClaim(raw)
+	c, err := reading[Claim](raw)
 	if err != nil {
 		return
 	}
@@ -342,4 +342,10 @@ func (c *canon) tasks(all []*task) {
 			c.byte('l')
 		}
 	}
+}
+
+// reading decodes a record wherever it stands.
+func reading[T any](raw []byte) (*T, error) {
+	v := new(T)
+	return v, cluster.Decode(raw, format, v)
 }

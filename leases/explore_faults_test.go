@@ -228,6 +228,9 @@ func (x *explorer) faultMoves(s *scene, n int) {
 		x.change(s, name+" is rebooted", func(s *scene) {
 			s.left.reboot--
 			x.off(s, n)
+			if kv := s.presence(n); kv != nil { // waited for
+				s.store = s.store.expire(kv.lease)
+			}
 		})
 	}
 	x.operatorMoves(s, n)

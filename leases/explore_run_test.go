@@ -101,7 +101,7 @@ func newExplorer(t *testing.T, sc *scenario) *explorer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := &Home{keep: func(string, []byte) error { return nil }}
+		h := &Home{seam: func(string, func() error) error { return nil }}
 		a := New(Options{Client: client, Home: h, Prover: simProver{x, n}, Log: quiet, Identity: Identity{Node: hostName(n), Role: RoleNode, PIDNS: 1, Version: "x", PID: 1}})
 		a.commit = x.submit
 		x.agents[n] = a

@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -133,9 +134,7 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})
 		}
 	}
-	a.fault("grant:before")
-	r := a.commit(ctx, c)
-	a.fault("grant:after")
+	r := a.submit(ctx, "grant", c)
 	switch {
 	case errors.Is(r.err, problem.ErrOutcomeUnknown):
 		if c.stage.Load() == stageDone { // nobody works on it any more; holds decide
@@ -253,7 +252,11 @@ func (a *Allocator) handOut(ctx context.Context, req GrantRequest, picks []picke
 			age = min(age, p.policy.ScanAge)
 		}
 	}
-	used, err := a.prover.InUse(ctx, age)
+	var used idset.Set
+	err := a.seam.Do("grant:scan", func() (err error) {
+		used, err = a.prover.InUse(ctx, age)
+		return err
+	})
 	if err != nil {
 		a.addOrphan(orphan{refsOf(picks), g.Token, g.Requester})
 		if ctx.Err() != nil {
@@ -268,7 +271,6 @@ func (a *Allocator) handOut(ctx context.Context, req GrantRequest, picks []picke
 			bad = append(bad, p.ref)
 		}
 	}
-	a.fault("grant:scanned")
 	if len(bad) == 0 {
 		return g, nil
 	}

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"sync"
@@ -14,6 +15,8 @@ import (
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/idset"
+	"github.com/idpool/idpool/seam"
+	"github.com/idpool/idpool/seam/fault"
 )
 
 // limit bounds every wait of a test.
@@ -36,6 +39,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "etcd for the tests:", err)
 		os.Exit(1)
 	}
+	flag.Parse()
+	_ = flag.Set("test.parallel", "16") // they wait more than they compute
 	code := m.Run()
 	_ = shared.Kill()
 	_ = os.RemoveAll(dir)
@@ -113,17 +118,36 @@ func (w *world) spawn(name, home string, m *machine, loops bool) *agent {
 
 func (w *world) launch(name, home string, m *machine, loops bool) *agent {
 	w.t.Helper()
-	h, err := OpenHome(home)
+	a, err := w.try(context.Background(), name, home, m, loops, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return a
+}
+
+// try is launch, with a seam at all that the agent does, the opening included.
+func (w *world) try(open context.Context, name, home string, m *machine, loops bool, s seam.Seam) (*agent, error) {
+	h, err := OpenHome(home, s)
+	if err != nil {
+		return nil, err
+	}
+	cfg := w.config
+	cfg.Seam = s
+	client, err := cluster.Open(open, cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	w.t.Cleanup(func() { _ = client.Close() })
 	a := &agent{w: w, m: m, home: home, done: make(chan struct{})}
+	points := fault.At(func(point string) {
+		if f, ok := a.points.Load(point); ok {
+			f.(func())()
+		}
+	})
 	a.Allocator = New(Options{
-		Client: w.open(), Home: h, Prover: m, ScanEvery: 300 * time.Millisecond,
-		Fault: func(point string) {
-			if f, ok := a.points.Load(point); ok {
-				f.(func())()
-			}
+		Client: client, Home: h, Prover: m, ScanEvery: 300 * time.Millisecond,
+		Seam: func(point string, do func() error) error {
+			return points.Do(point, func() error { return s.Do(point, do) })
 		},
 		Identity: Identity{Node: name, Role: RoleNode, Machine: m.id, Boot: m.boot, PIDNS: 1, Version: "test", PID: 1},
 	})
@@ -140,7 +164,7 @@ func (w *world) launch(name, home string, m *machine, loops bool) *agent {
 		}
 	}()
 	w.t.Cleanup(a.crash)
-	return a
+	return a, nil
 }
 
 // node starts a node with its own machine and home, its loops run by the test.

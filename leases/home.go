@@ -14,6 +14,7 @@ import (
 
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 // Home is what an agent remembers on its own disk: the secret that makes it
@@ -21,8 +22,8 @@ import (
 // Losing it makes the node a stranger, refused until an operator fences it.
 type Home struct {
 	path string
-	keep func(path string, data []byte) error // replaces the file
-	mu   sync.Mutex                           // guards memory and the file
+	seam seam.Seam
+	mu   sync.Mutex // guards memory and the file
 	mem  memory
 }
 
@@ -50,9 +51,10 @@ type memory struct {
 	Revision int64  `json:"revision,omitempty"`
 }
 
-// OpenHome reads or makes the memory of an agent in its data directory.
-func OpenHome(dir string) (*Home, error) {
-	h := &Home{path: filepath.Join(dir, "agent.json"), keep: replaceFile}
+// OpenHome reads or makes the memory of an agent in its data directory. Its writes
+// pass the seam.
+func OpenHome(dir string, s seam.Seam) (*Home, error) {
+	h := &Home{path: filepath.Join(dir, "agent.json"), seam: s}
 	data, err := os.ReadFile(h.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -97,7 +99,8 @@ func (h *Home) SecretHash() string {
 // Epoch is that of the cluster this agent last was a part of, "" if of none.
 func (h *Home) Epoch() string { return h.get().Epoch }
 
-// change edits the memory and writes it through to the disk.
+// change edits the memory and writes it through to the disk. What could not be
+// written is forgotten: the next change must write it anew.
 func (h *Home) change(f func(*memory)) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -106,7 +109,11 @@ func (h *Home) change(f func(*memory)) error {
 	if h.mem == before {
 		return nil
 	}
-	return h.save()
+	err := h.save()
+	if err != nil {
+		h.mem = before
+	}
+	return err
 }
 
 // knows tells whether a presence in etcd is one that this memory has made.
@@ -128,40 +135,14 @@ func (h *Home) get() memory {
 	return h.mem
 }
 
-// save keeps the memory where it survives.
+// save replaces the file, and syncs it.
 func (h *Home) save() error {
 	data, err := json.Marshal(h.mem)
 	if err != nil {
 		panic("bug: " + err.Error())
 	}
-	if err := h.keep(h.path, data); err != nil {
+	if err := h.seam.Replace("home", h.path, data); err != nil {
 		return fmt.Errorf("agent's memory: %w", err)
 	}
 	return nil
-}
-
-// replaceFile writes a file: temporary file, fsync, rename, fsync of the directory.
-func replaceFile(path string, data []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(path))
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -221,7 +221,7 @@ func (a *Allocator) changeNode(ctx context.Context, name, did string, decide fun
 		if err != nil || c == nil {
 			return err
 		}
-		r := a.commit(ctx, c)
+		r := a.submit(ctx, did, c)
 		if r.err != nil {
 			return r.err
 		}
@@ -299,8 +299,7 @@ func (a *Allocator) leave(ctx context.Context) error {
 		return err
 	}
 	node.Of, node.State, node.Since, node.Reason, node.Write = a.id.Node, nodeLeft, time.Now().UTC(), "left", shortToken()
-	a.fault("leave:before")
-	return a.session.leave(ctx, g, node, members)
+	return a.seam.Do("leave", func() error { return a.session.leave(ctx, g, node, members) })
 }
 
 // stays says why a claim keeps this node from leaving, nil if it does not.

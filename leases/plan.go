@@ -214,9 +214,7 @@ func (a *Allocator) update(ctx context.Context, point string, refs []Ref, decide
 			return s.claims, nil
 		}
 		c := a.child(s, p)
-		a.fault(point + ":before")
-		r := a.commit(ctx, c)
-		a.fault(point + ":after")
+		r := a.submit(ctx, point, c)
 		switch {
 		case r.err != nil:
 			return nil, r.err

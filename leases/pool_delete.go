@@ -44,7 +44,7 @@ func (a *Allocator) DeletePool(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		r := a.commit(ctx, c)
+		r := a.submit(ctx, "pool-delete", c)
 		if r.err != nil {
 			return r.err
 		}

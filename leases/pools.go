@@ -172,12 +172,11 @@ func (a *Allocator) SetPool(ctx context.Context, name string, dry bool, edit fun
 		}
 		p.Of, p.Write, p.Since = name, shortToken(), time.Now().UTC()
 		key := poolKey(a.keys, name)
-		a.fault("pool:before")
 		cmps := []clientv3.Cmp{sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.PoolIndex()), "=", index)}
 		if !created && (p.Scope != old.Val.Scope || p.Block != old.Val.Block || (p.Outside == nil) != (old.Val.Outside == nil)) {
 			cmps = append(cmps, a.unwritten(name, old.Val, rev)) // they rest on nobody holding an id
 		}
-		r := a.commit(ctx, &child{
+		r := a.submit(ctx, "pool", &child{
 			alone: true,
 			cmps:  cmps,
 			puts:  []put{{key: key, value: cluster.Encode(p)}, {key: a.keys.PoolIndex(), value: cluster.Encode(map[string]any{"v": format, "w": shortToken()})}},

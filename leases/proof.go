@@ -44,14 +44,11 @@ func (a *Allocator) publish(ctx context.Context, p *Proof) error {
 	key := a.keys.Proof(a.id.Node)
 	var seen int64
 	a.mirror.read(func(v *view) { seen = v.proofs[a.id.Node].ModRev })
-	a.fault("proof:before")
-	r := a.commit(ctx, &child{
+	return a.submit(ctx, "proof", &child{
 		cmps: []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", seen)},
 		puts: []put{{key: key, value: cluster.Encode(p)}},
 		gets: []string{key},
-	})
-	a.fault("proof:after")
-	return r.err
+	}).err
 }
 
 // firstProof is what registering writes, so that a new node stalls nobody; nil

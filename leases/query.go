@@ -7,6 +7,7 @@ import (
 
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
+	"github.com/idpool/idpool/seam"
 )
 
 // ClaimInfo is one id as it stands, with what it waits for.
@@ -205,5 +206,5 @@ func (a *Allocator) LiveRequester(r Requester) bool {
 	return false
 }
 
-// Fault is a named point at which a test kills the process; else it does nothing.
-func (a *Allocator) Fault(point string) { a.fault(point) }
+// Seam is where tests break what is done; see package seam.
+func (a *Allocator) Seam() seam.Seam { return a.seam }

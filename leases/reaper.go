@@ -137,7 +137,7 @@ func (a *Allocator) elect(ctx context.Context) {
 	ctx, cancel := a.budget(ctx)
 	defer cancel()
 	key := a.keys.ReaperLock()
-	r := a.commit(ctx, &child{
+	r := a.submit(ctx, "elect", &child{
 		cmps: []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
 		puts: []put{{key: key, value: []byte(a.id.Node), leased: true}},
 		gets: []string{key},
@@ -196,7 +196,7 @@ func (a *Allocator) forget(ctx context.Context, key string) {
 	if raw == nil {
 		return
 	}
-	a.commit(ctx, &child{
+	a.submit(ctx, "forget", &child{
 		cmps: []clientv3.Cmp{clientv3.Compare(clientv3.Value(key), "=", string(raw))},
 		puts: []put{{key: key}},
 		gets: []string{key},

@@ -98,7 +98,7 @@ func TestCrashBetweenMemoryAndPresence(t *testing.T) {
 	a.pool("p", "1000")
 	a.crash()
 	for range 3 { // each writes its memory, and dies before etcd hears of it
-		h, err := OpenHome(a.home)
+		h, err := OpenHome(a.home, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,7 +121,7 @@ func TestTimeTravelFreezes(t *testing.T) {
 	a := w.node("n1")
 	a.pool("p", "1000")
 	a.crash()
-	h, err := OpenHome(a.home)
+	h, err := OpenHome(a.home, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestAnotherClusterFreezes(t *testing.T) {
 	w := newWorld(t)
 	a := w.node("n1")
 	a.crash()
-	h, err := OpenHome(a.home)
+	h, err := OpenHome(a.home, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func TestTrace18TwoMachinesUnderOneName(t *testing.T) {
 func (a *agent) cloneOf(t *testing.T) *agent {
 	t.Helper()
 	dir := t.TempDir()
-	h, err := OpenHome(a.home)
+	h, err := OpenHome(a.home, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func site(t *testing.T, ranges string, policy func(*leases.Policy)) *uidpool.All
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := leases.OpenHome(t.TempDir())
+	home, err := leases.OpenHome(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func NewAllocator(o Options) *Allocator {
 	}
 	if a.open == nil {
 		a.open = func(inventory string, def leases.Outside) (Inventory, error) {
-			return NewFileInventory(def.File, FileOptions{Name: inventory, Fault: o.Engine.Fault})
+			return NewFileInventory(def.File, FileOptions{Name: inventory, Seam: o.Engine.Seam()})
 		}
 	}
 	a.mine = a.engine.Node() + " " + leases.NewToken()

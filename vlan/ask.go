@@ -15,10 +15,12 @@ func (a *Allocator) askOutside(ctx context.Context, s *Service, name string) err
 	found := false
 	if err == nil {
 		short, cancel := context.WithTimeout(ctx, outsideLimit)
-		vid, found, err = inv.Find(short, at.Key)
+		err = a.engine.Seam().Do("outside:find", func() (err error) {
+			vid, found, err = inv.Find(short, at.Key)
+			return err
+		})
 		cancel()
 	}
-	a.engine.Fault("outside:asked")
 	if err == nil && found {
 		err = a.ours(ctx, s, *at, vid)
 	}

@@ -172,9 +172,12 @@ func (a *Allocator) acquire(ctx context.Context, q *acquisition) (*Service, erro
 		s = q.draft.fill(g, a.place())
 		return s.encode()
 	}}
-	a.engine.Fault(q.point + ":before")
-	g, err := a.engine.Grant(ctx, leases.GrantRequest{Caller: s.Caller, Holder: s.Holder, Service: s.Name, Wants: wants, Document: doc, Drop: q.ends, DropReason: patched(s), Dry: q.dry})
-	a.engine.Fault(q.point + ":after")
+	req := leases.GrantRequest{Caller: s.Caller, Holder: s.Holder, Service: s.Name, Wants: wants, Document: doc, Drop: q.ends, DropReason: patched(s), Dry: q.dry}
+	var g *leases.Grant
+	err = a.engine.Seam().Do(q.point, func() (err error) {
+		g, err = a.engine.Grant(ctx, req)
+		return err
+	})
 	switch {
 	case err == nil && q.dry:
 		return q.draft.fill(g, a.place()).preview(), nil

@@ -10,17 +10,16 @@ import (
 
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam"
 )
 
 // FileOptions say how a [FileInventory] is called and tested.
 type FileOptions struct {
 	// Name is what messages call the inventory; "" calls it by the file's name.
 	Name string
-	// Fault is called by each save at "file:loaded" (nothing is written yet),
-	// "file:written" (the new file is on disk, beside the old one) and
-	// "file:renamed" (it is in its place), for tests that crash there. nil does
-	// nothing.
-	Fault func(point string)
+	// Seam, if set, is where tests break the steps of a save, "file:pool:DEED", and
+	// those of its lock, "file:pool-lock:DEED".
+	Seam seam.Seam
 }
 
 // FileInventory is an [Inventory] in a pool file, for which [PoolFile] has the
@@ -45,10 +44,10 @@ type FileOptions struct {
 // been changed and that the system did not promise to keep it so. Safe for
 // concurrent use.
 type FileInventory struct {
-	path  string
-	name  string
-	fault func(point string)
-	turn  chan struct{} // this process's own queue: holds one token while a call works
+	path string
+	name string
+	seam seam.Seam
+	turn chan struct{} // this process's own queue: holds one token while a call works
 }
 
 var _ Inventory = (*FileInventory)(nil)
@@ -64,12 +63,9 @@ func NewFileInventory(path string, o FileOptions) (*FileInventory, error) {
 	if err != nil {
 		return nil, problem.Wrap(problem.CodeInvalid, err, "pool file %s", path)
 	}
-	f := &FileInventory{path: abs, name: o.Name, fault: o.Fault, turn: make(chan struct{}, 1)}
+	f := &FileInventory{path: abs, name: o.Name, seam: o.Seam, turn: make(chan struct{}, 1)}
 	if f.name == "" {
 		f.name = filepath.Base(abs)
-	}
-	if f.fault == nil {
-		f.fault = func(string) {}
 	}
 	if _, err := f.open(); err != nil {
 		return nil, err
@@ -178,7 +174,7 @@ func (f *FileInventory) changeOnce(ctx context.Context, decide func(p *PoolFile)
 		return err
 	}
 	// Nobody else makes such a file while the lock is ours: a crash left it.
-	if err := os.Remove(l.temporary()); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := f.seam.Remove("pool", l.temporary()); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return f.failed(err, "what a crash left is not removed")
 	}
 	next, err := decide(l.pool)
@@ -192,7 +188,7 @@ func (f *FileInventory) changeOnce(ctx context.Context, decide func(p *PoolFile)
 		return f.save(l, next)
 	}
 	// What the caller goes by may be the work of one who was killed before this.
-	if err := syncDir(filepath.Dir(l.path)); err != nil {
+	if err := f.seam.SyncDir("pool", filepath.Dir(l.path)); err != nil {
 		return f.failed(err, "its directory is not synced")
 	}
 	return nil

@@ -44,7 +44,7 @@ func (f *FileInventory) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	return func() {
-		_ = file.Truncate(0)
+		_ = f.seam.Do("file:pool-lock:clear", func() error { return file.Truncate(0) })
 		_ = file.Close()
 		<-f.turn
 	}, nil
@@ -74,7 +74,13 @@ func (f *FileInventory) tryLock() (file *os.File, holder string, err error) {
 	if err != nil {
 		return nil, "", f.missing(err)
 	}
-	if file, err = openLock(path); err != nil {
+	if err = f.seam.Do("file:pool-lock:create", func() (err error) {
+		file, err = openLock(path)
+		return err
+	}); err != nil {
+		if file != nil {
+			_ = file.Close()
+		}
 		return nil, "", f.failed(err, "it cannot be locked")
 	}
 	err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -94,8 +100,11 @@ func (f *FileInventory) tryLock() (file *os.File, holder string, err error) {
 	}
 	// Who holds it is for messages alone: a full disk must not stop a release.
 	host, _ := os.Hostname()
-	_ = file.Truncate(0)
-	_, _ = fmt.Fprintf(file, "%d %s %s\n", os.Getpid(), filepath.Base(os.Args[0]), host)
+	_ = f.seam.Do("file:pool-lock:write", func() error {
+		_ = file.Truncate(0)
+		_, err := fmt.Fprintf(file, "%d %s %s\n", os.Getpid(), filepath.Base(os.Args[0]), host)
+		return err
+	})
 	return file, "", nil
 }
 

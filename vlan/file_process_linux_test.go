@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
@@ -66,7 +67,7 @@ func (task fileTask) fault(point string) {
 }
 
 func (task fileTask) open() (*vlan.FileInventory, error) {
-	return vlan.NewFileInventory(task.Path, vlan.FileOptions{Name: "fabric-a", Fault: task.fault})
+	return vlan.NewFileInventory(task.Path, vlan.FileOptions{Name: "fabric-a", Seam: fault.At(task.fault)})
 }
 
 func (task fileTask) allocate() error {
@@ -209,15 +210,15 @@ func TestFileKilled(t *testing.T) {
 		task                 fileTask
 		next                 uint32 // what the same request gets when it comes again
 	}{
-		{"file:loaded", plain, plain, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
-		{"file:written", plain, plain, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
-		{"file:renamed", plain, `{"range":{"from":100,"to":103},"used":[101,100],"version":1}`, fileTask{Kind: "allocate", Keys: []string{"a"}}, 102},
-		{"file:loaded", keyed, keyed, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
-		{"file:written", keyed, keyed, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
-		{"file:renamed", keyed, `{"range":{"from":100,"to":103},"allocations":{"b":101,"a":100},"version":1}`, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
-		{"file:loaded", keyed, keyed, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
-		{"file:written", keyed, keyed, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
-		{"file:renamed", keyed, `{"range":{"from":100,"to":103},"allocations":{},"version":1}`, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
+		{"file:pool:create:before", plain, plain, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
+		{"file:pool:sync:after", plain, plain, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
+		{"file:pool:rename:after", plain, `{"range":{"from":100,"to":103},"used":[101,100],"version":1}`, fileTask{Kind: "allocate", Keys: []string{"a"}}, 102},
+		{"file:pool:create:before", keyed, keyed, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
+		{"file:pool:sync:after", keyed, keyed, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
+		{"file:pool:rename:after", keyed, `{"range":{"from":100,"to":103},"allocations":{"b":101,"a":100},"version":1}`, fileTask{Kind: "allocate", Keys: []string{"a"}}, 100},
+		{"file:pool:create:before", keyed, keyed, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
+		{"file:pool:sync:after", keyed, keyed, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
+		{"file:pool:rename:after", keyed, `{"range":{"from":100,"to":103},"allocations":{},"version":1}`, fileTask{Kind: "release", Keys: []string{"b"}, VID: 101}, 100},
 	} {
 		t.Run(fmt.Sprintf("%s %s %.30s", row.task.Kind, row.point, row.before[29:]), func(t *testing.T) {
 			path := poolAt(t, row.before)
@@ -295,7 +296,7 @@ func TestFileTwoProcesses(t *testing.T) {
 // one ends.
 func TestFileLocked(t *testing.T) {
 	path := poolAt(t, `{"range":{"from":100,"to":103}}`)
-	h := startFileHelper(t, fileTask{Kind: "allocate", Path: path, Point: "+file:written", Keys: []string{""}}, nil)
+	h := startFileHelper(t, fileTask{Kind: "allocate", Path: path, Point: "+file:pool:sync:after", Keys: []string{""}}, nil)
 	if !h.out.Scan() || h.out.Text() != "waiting" {
 		t.Fatalf("the helper says %q", h.out.Text())
 	}

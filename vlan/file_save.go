@@ -2,7 +2,6 @@ package vlan
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -97,22 +96,28 @@ func (f *FileInventory) save(l *loaded, next *PoolFile) error {
 	if stat, ok := l.info.Sys().(*syscall.Stat_t); ok && stat.Nlink > 1 {
 		return problem.New(problem.CodeInvalid, "inventory %s: pool file %s has %d names (hard links), which a save would part", f.name, f.path, stat.Nlink)
 	}
-	f.fault("file:loaded")
-	if err := writeLike(l.temporary(), next.data, l.info); err != nil {
-		_ = os.Remove(l.temporary())
+	like := func(w *os.File) error {
+		if err := ownLike(w, l.info); err != nil {
+			return err
+		}
+		return w.Chmod(l.info.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky))
+	}
+	if err := f.seam.Create("pool", l.temporary(), os.O_EXCL, next.data, like); err != nil {
+		_ = f.seam.Remove("pool", l.temporary())
 		return f.failed(err, "it is not written")
 	}
-	f.fault("file:written")
 	if err := f.unchanged(l); err != nil {
-		_ = os.Remove(l.temporary())
+		_ = f.seam.Remove("pool", l.temporary())
 		return err
 	}
-	if err := os.Rename(l.temporary(), l.path); err != nil {
-		_ = os.Remove(l.temporary())
+	if err := f.seam.Rename("pool", l.temporary(), l.path); err != nil {
+		_ = f.seam.Remove("pool", l.temporary())
+		if f.unchanged(l) != nil { // a network's file system may lose the answer alone
+			return problem.Wrap(problem.CodeOutcomeUnknown, err, "inventory %s: pool file %s: the system did not say whether it was written", f.name, f.path)
+		}
 		return f.failed(err, "it is not written")
 	}
-	f.fault("file:renamed")
-	if err := syncDir(filepath.Dir(l.path)); err != nil {
+	if err := f.seam.SyncDir("pool", filepath.Dir(l.path)); err != nil {
 		return problem.Wrap(problem.CodeOutcomeUnknown, err,
 			"inventory %s: pool file %s is written, and a power failure may still undo it", f.name, f.path)
 	}
@@ -141,25 +146,6 @@ func (f *FileInventory) unchanged(l *loaded) error {
 		Note("that writer does not take the lock %s", lockPath(l.path))
 }
 
-// writeLike writes a file to disk that has mode and owner of another.
-func writeLike(path string, data []byte, like fs.FileInfo) error {
-	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(data)
-	if err == nil {
-		err = ownLike(w, like)
-	}
-	if err == nil {
-		err = w.Chmod(like.Mode() & (fs.ModePerm | fs.ModeSetuid | fs.ModeSetgid | fs.ModeSticky))
-	}
-	if err == nil {
-		err = w.Sync()
-	}
-	return cmp.Or(err, w.Close())
-}
-
 // ownLike gives a file the owner of another, if it has not got it.
 func ownLike(w *os.File, like fs.FileInfo) error {
 	info, err := w.Stat()
@@ -172,18 +158,4 @@ func ownLike(w *os.File, like fs.FileInfo) error {
 		return nil
 	}
 	return w.Chown(int(wants.Uid), int(wants.Gid))
-}
-
-// syncDir makes what is named in a directory last. Some file systems cannot, and
-// say so.
-func syncDir(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
-		err = nil
-	}
-	return cmp.Or(err, d.Close())
 }

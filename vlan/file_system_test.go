@@ -14,13 +14,14 @@ import (
 
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
 // TestFileTwoWritersOfOneVersion: one that ignores the lock saves between our load
 // and our save.
 func TestFileTwoWritersOfOneVersion(t *testing.T) {
-	for _, point := range []string{"file:loaded", "file:written"} {
+	for _, point := range []string{"file:pool:create:before", "file:pool:sync:after"} {
 		path := poolAt(t, `{"version":4,"range":{"from":100,"to":103},"used":[]}`)
 		other := `{"version":5,"range":{"from":100,"to":103},"used":[100]}`
 		once := sync.OnceFunc(func() { writeFile(t, path, other) })
@@ -93,7 +94,11 @@ func TestFileMissing(t *testing.T) {
 	refused(t, err, problem.ErrInvalid, "is no regular file")
 
 	gone := poolAt(t, `{"range":{"to":2}}`)
-	f := openPool(t, gone, func(string) { _ = os.Remove(gone) })
+	f := openPool(t, gone, func(at string) {
+		if at == "file:pool:create:before" {
+			_ = os.Remove(gone)
+		}
+	})
 	_, err = f.Allocate(t.Context(), "", vlan.Choice{})
 	refused(t, err, problem.ErrNotFound, "there is no pool file")
 	_, err = f.Allocate(t.Context(), "", vlan.Choice{})
@@ -217,4 +222,22 @@ func TestFileReadersNeverSeeHalf(t *testing.T) {
 		t.Errorf("version %d, %d reads, %v", last, reads, err)
 	}
 	alone(t, path)
+}
+
+// TestFileRenamedWithoutAnswer: the new file is in its place although the system
+// reported a failure; that must not be told as "nothing was changed".
+func TestFileRenamedWithoutAnswer(t *testing.T) {
+	for mode, code := range map[fault.Mode]error{fault.Lost: problem.ErrOutcomeUnknown, fault.Before: problem.ErrUnavailable} {
+		path := poolAt(t, `{"version":4,"range":{"from":100,"to":103},"allocations":{}}`)
+		i := &fault.Injector{}
+		i.Arm(fault.Case{Mode: mode, Point: "file:pool:rename", N: 1})
+		f, err := vlan.NewFileInventory(path, vlan.FileOptions{Name: "fabric-a", Seam: i.Seam})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Allocate(t.Context(), "k", vlan.Choice{}); !errors.Is(err, code) {
+			t.Errorf("%s: %v, want %v", mode, err, code)
+		}
+		allocates(t, f, "k", vlan.Choice{}, 100)
+	}
 }

@@ -18,6 +18,8 @@ import (
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/leases"
+	"github.com/idpool/idpool/seam"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
@@ -71,6 +73,7 @@ type world struct {
 	keys   cluster.Keys
 	files  map[string]string // pool files by inventory
 	over   chan struct{}     // closed at the end: the dead may go
+	inj    *fault.Injector   // of the nodes that are started from now on, if not nil
 }
 
 func newWorld(t *testing.T) *world {
@@ -78,7 +81,7 @@ func newWorld(t *testing.T) *world {
 	cfg := cluster.DefaultConfig()
 	cfg.Endpoints, cfg.Root = etcd(t).Endpoints(), fmt.Sprintf("/v%d/", roots.Add(1))
 	w := &world{t: t, config: cfg, files: map[string]string{}, over: make(chan struct{})}
-	w.client = w.open()
+	w.client = w.open(nil)
 	w.keys = w.client.Keys()
 	t.Cleanup(w.judge)
 	if _, _, err := w.client.EnsureMeta(w.ctx()); err != nil {
@@ -87,9 +90,11 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) open() *cluster.Client {
+func (w *world) open(s seam.Seam) *cluster.Client {
 	w.t.Helper()
-	c, err := cluster.Open(context.Background(), w.config, nil)
+	cfg := w.config
+	cfg.Seam = s
+	c, err := cluster.Open(context.Background(), cfg, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -145,8 +150,16 @@ type agent struct {
 	client *cluster.Client
 	points sync.Map // fault point: func() that runs there
 	dead   atomic.Bool
+	life   context.Context // ends with the agent
 	cancel context.CancelFunc
 	done   chan struct{}
+}
+
+// ctx is a client's, who is told when the agent dies.
+func (a *agent) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(a.life, limit)
+	a.w.t.Cleanup(cancel)
+	return ctx
 }
 
 // node starts a node with a machine of its own. change edits its options.
@@ -157,15 +170,22 @@ func (w *world) node(name string, change ...func(*vlan.Options)) *agent {
 
 func (w *world) spawn(name, home string, m *machine, change ...func(*vlan.Options)) *agent {
 	w.t.Helper()
-	h, err := leases.OpenHome(home)
+	var s seam.Seam
+	if w.inj != nil {
+		s = w.inj.Seam
+	}
+	h, err := leases.OpenHome(home, s)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	a := &agent{w: w, m: m, home: home, client: w.open(), done: make(chan struct{})}
+	a := &agent{w: w, m: m, home: home, client: w.open(s), done: make(chan struct{})}
+	points := fault.At(a.fault)
 	a.engine = leases.New(leases.Options{
 		Client: a.client, Home: h, Prover: m, ScanEvery: time.Second,
 		Identity: leases.Identity{Node: name, Role: leases.RoleNode, Machine: m.id, Boot: m.boot, PIDNS: 1, Version: "test", PID: 1},
-		Fault:    a.fault,
+		Seam: func(point string, do func() error) error {
+			return points.Do(point, func() error { return s.Do(point, do) })
+		},
 	})
 	o := vlan.Options{Engine: a.engine}
 	for _, f := range change {
@@ -173,7 +193,7 @@ func (w *world) spawn(name, home string, m *machine, change ...func(*vlan.Option
 	}
 	a.Allocator = vlan.NewAllocator(o)
 	ctx, cancel := context.WithCancel(context.Background())
-	a.cancel = cancel
+	a.life, a.cancel = ctx, cancel
 	failed := make(chan error, 1)
 	go func() {
 		defer close(a.done)
@@ -218,8 +238,11 @@ func (a *agent) fault(point string) {
 		f.(func())()
 	}
 	if a.dead.Load() {
-		if strings.HasPrefix(point, "file:") {
+		if strings.HasPrefix(point, "file:pool:") {
 			runtime.Goexit() // a dead process keeps no file locked
+		}
+		if strings.HasPrefix(point, "file:pool-lock:") {
+			return // which clears the lock file as well
 		}
 		<-a.w.over
 	}

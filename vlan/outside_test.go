@@ -103,7 +103,7 @@ const unkeyed = `{"version": 0, "range": {"from": 100, "to": 110}, "used": []}`
 // released, is listed, and waits for an operator's word.
 func TestWithoutKeysNothingIsGuessed(t *testing.T) {
 	t.Parallel()
-	for point, left := range map[string]int{"outside:allocated": 1, "service:intent:after": 0, "service:releasing:after": 1} {
+	for point, left := range map[string]int{"outside:allocate:after": 1, "service:intent:after": 0, "service:releasing:after": 1} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
@@ -160,7 +160,7 @@ func TestWithoutKeysReadBack(t *testing.T) {
 	path := a.file("outside", "n1", unkeyed)
 	s := a.create(northSouth("edge-7", "fabric", "outside"))
 	has(t, s, "south_vlan_id", 100)
-	died := a.dieAt("outside:released")
+	died := a.dieAt("outside:release:after")
 	if _, _, err := a.Delete(w.ctx(), of(s), false); err != nil {
 		t.Fatal(err)
 	}

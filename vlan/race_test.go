@@ -173,7 +173,7 @@ func TestPausedWorker(t *testing.T) {
 		w := newWorld(t)
 		a := w.node("n1")
 		path := a.file("outside", "n1", file)
-		reached, resume := a.stopAt("outside:allocated")
+		reached, resume := a.stopAt("outside:allocate:after")
 		done := make(chan error, 1)
 		go func() {
 			_, _, err := a.Allocate(w.ctx(), vlan.Request{Name: "edge-7", By: tenant, Attributes: []vlan.Want{{Name: "x", Inventory: "outside"}}})

@@ -215,7 +215,7 @@ func TestRegressionRereadWithoutLock(t *testing.T) {
 	died := a.dieAt("service:releasing:after")
 	_, _, _ = a.Delete(w.ctx(), of(s), false)
 	w.await("death", died)
-	b := w.spawnStopped(a, "outside:released")
+	b := w.spawnStopped(a, "outside:release:after")
 	w.await("released", b.reached)
 	resp, err := w.client.Txn().Get(w.ctx(), w.keys.ServiceLock("edge-7"))
 	if err != nil {
@@ -239,7 +239,7 @@ func (w *world) spawnStopped(old *agent, point string) stopped {
 	// options hook runs before Run
 	st.a = w.spawn(old.engine.Node(), old.home, old.m, func(o *vlan.Options) {
 		o.Open = func(inventory string, def leases.Outside) (vlan.Inventory, error) {
-			return vlan.NewFileInventory(def.File, vlan.FileOptions{Name: inventory, Fault: func(string) {}})
+			return vlan.NewFileInventory(def.File, vlan.FileOptions{Name: inventory, Seam: nil})
 		}
 	})
 	st.reached, st.resume = st.a.stopAt(point)
@@ -253,7 +253,7 @@ func TestRegressionPausedRereadFreesNextLife(t *testing.T) {
 	a := w.node("n1")
 	path := a.file("outside", "n1", keyed(100, 110))
 	s := a.create(one("edge-7", "outside"))
-	reached, resume := a.stopAt("outside:read")
+	reached, resume := a.stopAt("outside:read:after")
 	_, _, _ = a.Delete(w.ctx(), of(s), false)
 	w.await("read", reached)
 	_ = path
@@ -270,7 +270,7 @@ func TestRegressionPausedRereadFreesNextLife(t *testing.T) {
 	s2 := b.create(one("edge-7", "outside"))
 	t.Logf("next life %v, file %v", *s2.Attributes[0].VID, w.inFile(path))
 	gone := make(chan struct{})
-	a.points.Store("outside:released", func() { close(gone); <-w.over })
+	a.points.Store("outside:release:after", func() { close(gone); <-w.over })
 	go2()
 	select {
 	case <-gone:

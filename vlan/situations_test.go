@@ -10,6 +10,7 @@ import (
 
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/seam/fault"
 	"github.com/idpool/idpool/vlan"
 )
 
@@ -203,7 +204,7 @@ func TestCrashBetweenReservedAndSaved(t *testing.T) {
 	w := newWorld(t)
 	a := w.node("n1")
 	path := a.file("fabric", "n1", keyed(100, 110))
-	died := a.dieAt("outside:allocated")
+	died := a.dieAt("outside:allocate:after")
 	go func() { _, _, _ = a.Allocate(w.ctx(), northSouth("edge-7", "fabric", "fabric")) }()
 	w.await("the death", died)
 	if got := w.inFile(path); got["edge-7/north_vlan_id"] != 100 {
@@ -258,11 +259,11 @@ func TestSaveFailureIsChecked(t *testing.T) {
 		var saves atomic.Int32
 		a := w.node("n1", func(o *vlan.Options) {
 			o.Open = func(name string, def leases.Outside) (vlan.Inventory, error) {
-				return vlan.NewFileInventory(def.File, vlan.FileOptions{Name: name, Fault: func(point string) {
-					if point == "file:loaded" && saves.Add(1) == 2 { // of south
+				return vlan.NewFileInventory(def.File, vlan.FileOptions{Name: name, Seam: fault.At(func(point string) {
+					if point == "file:pool:create:before" && saves.Add(1) == 2 { // of south
 						_ = os.Rename(dir, dir+".away")
 					}
-				}})
+				})})
 			}
 		})
 		a.define("fabric", func(p *leases.Pool) { p.Outside = &leases.Outside{File: path, On: "n1"} })

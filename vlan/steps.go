@@ -181,7 +181,6 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 	}
 	switch code := problem.CodeOf(err); {
 	case err == nil:
-		a.engine.Fault("outside:allocated")
 		return again(ctx, func() error { return a.got(ctx, s.Name, name, vid) })
 	case ctx.Err() != nil || errors.Is(err, errOvertaken):
 		return err // the next to come asks by key
@@ -194,7 +193,7 @@ func (a *Allocator) allocateOutside(ctx context.Context, s *Service, name string
 	}
 }
 
-func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (uint32, error) {
+func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (vid uint32, err error) {
 	choice, err := s.Selection.outside(s.Attributes, i)
 	if err != nil {
 		return 0, err
@@ -205,7 +204,11 @@ func (a *Allocator) allocateFrom(ctx context.Context, s *Service, i int) (uint32
 	}
 	ctx, cancel := a.asking(ctx, s.Name, s.Attributes[i].Name, StepAllocating)
 	defer cancel()
-	return inv.Allocate(ctx, s.Attributes[i].Key, choice)
+	err = a.engine.Seam().Do("outside:allocate", func() (err error) {
+		vid, err = inv.Allocate(ctx, s.Attributes[i].Key, choice)
+		return err
+	})
+	return vid, err
 }
 
 // got writes down what an intent led to. Where the service is being given back
@@ -260,10 +263,12 @@ func (a *Allocator) releaseOutside(ctx context.Context, s *Service, name string,
 	var e Entry
 	if err == nil {
 		short, cancel := context.WithTimeout(ctx, outsideLimit)
-		e, err = inv.Read(short, *at.VID)
+		err = a.engine.Seam().Do("outside:read", func() (err error) {
+			e, err = inv.Read(short, *at.VID)
+			return err
+		})
 		cancel()
 	}
-	a.engine.Fault("outside:read")
 	switch {
 	case err != nil:
 		return errors.Join(err, a.note(ctx, s.Name, name, at.Step, at.Step, err))
@@ -285,7 +290,7 @@ func (a *Allocator) releaseOutside(ctx context.Context, s *Service, name string,
 	}
 	sure, cancel := a.asking(ctx, s.Name, name, StepReleasing)
 	defer cancel()
-	if err := inv.Release(sure, *at.VID, at.Key); err != nil {
+	if err := a.engine.Seam().Do("outside:release", func() error { return inv.Release(sure, *at.VID, at.Key) }); err != nil {
 		if errors.Is(err, errOvertaken) {
 			return err
 		}
@@ -295,7 +300,6 @@ func (a *Allocator) releaseOutside(ctx context.Context, s *Service, name string,
 		}
 		return errors.Join(err, again(ctx, func() error { return a.note(ctx, s.Name, name, StepReleasing, step, err) }))
 	}
-	a.engine.Fault("outside:released")
 	return again(ctx, func() error { return a.cleared(ctx, s.Name, at) })
 }
 

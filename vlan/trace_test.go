@@ -21,7 +21,7 @@ func TestTrace21RetryRacesCompensation(t *testing.T) {
 	a := w.node("n1")
 	path := a.file("fabric", "n1", keyed(100, 110))
 	s := a.create(northSouth("edge-7", "fabric", "fabric"))
-	reached, resume := a.stopAt("outside:released")
+	reached, resume := a.stopAt("outside:release:after")
 	if _, _, err := a.Fail(w.ctx(), of(s), "the switch said no"); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestTrace21DeleteDuringAllocating(t *testing.T) {
 	for _, c := range []struct {
 		point string
 		last  bool // the attribute is the last to be got
-	}{{"service:intent:after", false}, {"outside:allocated", false}, {"service:got:before", false}, {"outside:allocated", true}, {"service:got:before", true}} {
+	}{{"service:intent:after", false}, {"outside:allocate:after", false}, {"service:got:before", false}, {"outside:allocate:after", true}, {"service:got:before", true}} {
 		t.Run(fmt.Sprint(c.point, " last ", c.last), func(t *testing.T) {
 			t.Parallel()
 			point := c.point
@@ -91,7 +91,7 @@ func TestTrace21DeleteDuringAllocatingWorkerDies(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.node("n1"), w.node("n2")
 	path := a.file("fabric", "n1", keyed(100, 110))
-	reached, _ := a.stopAt("outside:allocated")
+	reached, _ := a.stopAt("outside:allocate:after")
 	go func() { _, _, _ = b.Allocate(w.ctx(), northSouth("edge-7", "fabric", "fabric")) }()
 	w.await("the allocation", reached)
 	if _, _, err := b.Delete(w.ctx(), vlan.Change{Name: "edge-7", By: tenant}, false); err != nil {

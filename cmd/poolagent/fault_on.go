@@ -7,26 +7,39 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"github.com/idpool/idpool/seam"
+	"github.com/idpool/idpool/seam/fault"
 )
 
-// fault is the seam of the tests with real processes. With IDPOOL_FAULT the agent
-// kills itself with SIGKILL the first time that it passes the point of that name;
-// with IDPOOL_FAULT_LOG it appends the name of every point to a file.
-func fault() func(string) {
-	at, log := os.Getenv("IDPOOL_FAULT"), os.Getenv("IDPOOL_FAULT_LOG")
+// faults is the seam of the tests with real processes. IDPOOL_FAULT=MODE:POINT[#N]
+// breaks the N-th passing of a point, see package fault; a crash is SIGKILL by the
+// agent's own hand. IDPOOL_FAULT_LOG is a file that each passing is appended to.
+func faults() seam.Seam {
+	i := &fault.Injector{Crash: func() {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		select {}
+	}}
+	if text := os.Getenv("IDPOOL_FAULT"); text != "" {
+		c, err := fault.Parse(text)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "IDPOOL_FAULT:", err)
+			os.Exit(2)
+		}
+		i.Arm(c)
+	}
+	log := os.Getenv("IDPOOL_FAULT_LOG")
+	if log == "" {
+		return i.Seam
+	}
 	var mu sync.Mutex
-	return func(point string) {
-		if log != "" {
-			mu.Lock()
-			defer mu.Unlock()
-			if f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
-				fmt.Fprintln(f, point)
-				f.Close()
-			}
+	return func(point string, do func() error) error {
+		mu.Lock()
+		if f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			fmt.Fprintln(f, point)
+			f.Close()
 		}
-		if point == at {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {}
-		}
+		mu.Unlock()
+		return i.Seam(point, do)
 	}
 }

@@ -78,7 +78,7 @@ func (o *options) run(cmd *cobra.Command, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg.Fault = fault()
+	cfg.Seam = faults()
 	log := newLog(cfg.LogLevel, errs)
 	a, err := agent.New(cfg, log)
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/idpool/idpool/seam/fault"
 )
 
 // pair is a service's life on a node, each step repeated until it succeeds: a pair
@@ -89,23 +91,30 @@ func TestServiceKillAtEveryPoint(t *testing.T) {
 	w.quiet(time.Minute)
 	n.kill()
 
-	points := slices.DeleteFunc(readPoints(t, trail), func(p string) bool {
-		return !strings.HasPrefix(p, "service:") && !strings.HasPrefix(p, "file:") && !strings.HasPrefix(p, "outside:") && !strings.HasPrefix(p, "grant:")
+	points := readPoints(t, trail)
+	cases := slices.DeleteFunc(crashes(points), func(c fault.Case) bool {
+		return !fault.Everything() && !strings.HasPrefix(c.Point, "service:") && !strings.HasPrefix(c.Point, "outside:") && c.Point != "grant"
 	})
-	if len(points) < 12 {
+	for point := range points { // the steps of a save of a pool file
+		if strings.HasPrefix(point, "file:pool:") && !fault.Everything() {
+			cases = append(cases, fault.Case{Mode: fault.CrashAfter, Point: point, N: 1})
+		}
+	}
+	if len(cases) < 24 {
 		t.Fatalf("the first life passed few points: %v", points)
 	}
-	for i, point := range points {
-		n.killedAt(t, point, func(t *testing.T, again func()) { pair(t, n, fmt.Sprintf("p-%d", i), again) })
+	for i, at := range cases {
+		n.brokenAt(t, at, func(t *testing.T, again func()) { pair(t, n, fmt.Sprintf("p-%d", i), again) })
 		text, err := os.ReadFile(file)
 		var left struct{ Allocations map[string]uint32 }
 		if err == nil {
 			err = json.Unmarshal(text, &left)
 		}
 		if err != nil || len(left.Allocations) != 0 {
-			t.Errorf("after %s the file keeps %v (%v)", point, left.Allocations, err)
+			t.Errorf("after %s the file keeps %v (%v)", at, left.Allocations, err)
 		}
 	}
+	t.Logf("walked %d cases", len(cases))
 	w.judgeServices()
 	if err := judge(w.history()); err != nil {
 		t.Error(err)
