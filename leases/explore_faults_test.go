@@ -211,7 +211,7 @@ func (x *explorer) faultMoves(s *scene, n int) {
 					o := s.copy()
 					o.left.crash--
 					o.left.late--
-					o.late = append(slices.Clone(o.late), t.wait.commit)
+					o.late = append(slices.Clone(o.late), sent{t.wait.commit, t})
 					x.down(o, n)
 					return o
 				})
