@@ -254,6 +254,14 @@ func (x *explorer) leak(s *scene) string {
 			h.mind, h.mirror = &mind{}, q.store
 		}
 	}
+	for _, lease := range q.store.leases { // whose agent is gone
+		held := slices.ContainsFunc(q.hosts[:], func(h host) bool {
+			return h.mind != nil && h.mind.guard != nil && int64(h.mind.guard.lease) == lease
+		})
+		if !held {
+			q.store = q.store.expire(lease)
+		}
+	}
 	q.follow(false)
 	for same, i := 0, 0; same < 3 && i < 40; i++ { // a round may only use up what the janitor saw before
 		old := q.store
