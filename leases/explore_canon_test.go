@@ -255,7 +255,7 @@ func (x *explorer) hash(s *scene) uint64 {
 	}
 	c.tasks(s.tasks)
 	for _, r := range s.late {
-		c.txn(r)
+		c.txn(r.commit)
 	}
 	l := s.left
 	for _, b := range []int8{l.crash, l.expire, l.late, l.lose, l.twice, l.reboot, l.fence, l.lie, l.remove, l.alien, l.restore, l.pool, l.operator, l.leave, l.lag, l.reclaim, l.stranger} {
@@ -331,6 +331,10 @@ func (c *canon) tasks(all []*task) {
 	for _, t := range sorted {
 		c.byte(byte(t.node), byte(t.kind), byte(t.party), byte(t.ref.ID), byte(len(t.script)))
 		c.bool(t.keep, t.gone)
+		for _, e := range t.script {
+			c.byte(e.saw)
+			c.bool(e.err != nil)
+		}
 		if t.seen != nil {
 			c.seen(t.seen)
 		}

@@ -54,17 +54,15 @@ func (x *explorer) partyMoves(s *scene, i int) {
 // asks are the ways to a grant.
 func (x *explorer) asks(s *scene, i int, up bool) {
 	p, spec := &s.party[i], x.sc.parties[i]
-	if (!up && !spec.blind) || p.dead || p.asks >= 2 {
+	if spec.blind {
+		x.strays(s, i)
+		return
+	}
+	if !up || p.dead || p.asks >= 2 {
 		return
 	}
 	if j := spec.joins - 1; j >= 0 {
 		if first := &s.party[j]; first.stage == heldParty {
-			if spec.blind {
-				x.change(s, partyName(i)+" is told the uid, and asks nobody", func(n *scene) {
-					n.party[i].stage, n.party[i].token, n.party[i].refs = heldParty, first.token, first.refs
-				})
-				return
-			}
 			x.start(s, task{node: spec.host, kind: kJoin, party: i}, func(n *scene) {
 				q := &n.party[i]
 				q.stage, q.token, q.refs = askingParty, first.token, first.refs
@@ -85,6 +83,20 @@ func (x *explorer) asks(s *scene, i int, up bool) {
 			n.party[i].asks++
 		})
 	}
+}
+
+// strays is a job that starts a process of another's grant on a machine that is no
+// node yet, and asks nobody.
+func (x *explorer) strays(s *scene, i int) {
+	spec := x.sc.parties[i]
+	first := &s.party[spec.joins-1]
+	if s.hosts[spec.host].mind != nil || first.stage != heldParty {
+		return
+	}
+	x.change(s, "a process of "+partyName(spec.joins-1)+"'s grant starts on "+hostName(spec.host), func(n *scene) {
+		n.party[i].stage = doneParty
+		n.hosts[spec.host].procs = []proc{{first.refs[0].ID, first.token}}
+	})
 }
 
 // mayBegin tells whether a live requester that was told its ids starts something.
@@ -211,7 +223,7 @@ func (x *explorer) faultMoves(s *scene, n int) {
 					o := s.copy()
 					o.left.crash--
 					o.left.late--
-					o.late = append(slices.Clone(o.late), t.wait.commit)
+					o.late = append(slices.Clone(o.late), sent{t.wait.commit, t})
 					x.down(o, n)
 					return o
 				})

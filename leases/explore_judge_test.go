@@ -144,7 +144,7 @@ func (x *explorer) changes(before, s *scene) string {
 // stolen tells whether a grant ends under a requester that lives, was told it and
 // has not released it, although no operator ended it.
 func (x *explorer) stolen(s *scene, ref Ref, a, b *Claim) string {
-	if b.ReasonCode == ReasonOperator || b.ReasonCode == ReasonReclaim {
+	if b.ReasonCode == ReasonOperator {
 		return ""
 	}
 	for i := range s.party {
@@ -235,7 +235,7 @@ func (x *explorer) leak(s *scene) string {
 		q.party[i].dead, q.party[i].fork = true, false
 	}
 	for _, r := range q.late {
-		q.store, _, _ = q.store.commit(r)
+		q.store, _, _ = q.store.commit(r.commit)
 	}
 	q.late = nil
 	for n := range q.hosts {
@@ -252,6 +252,14 @@ func (x *explorer) leak(s *scene) string {
 		} else if h.mind == nil || h.mind.fatal != nil {
 			x.down(q, n)
 			h.mind, h.mirror = &mind{}, q.store
+		}
+	}
+	for _, lease := range q.store.leases { // whose agent is gone
+		held := slices.ContainsFunc(q.hosts[:], func(h host) bool {
+			return h.mind != nil && h.mind.guard != nil && int64(h.mind.guard.lease) == lease
+		})
+		if !held {
+			q.store = q.store.expire(lease)
 		}
 	}
 	q.follow(false)

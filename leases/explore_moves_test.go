@@ -81,7 +81,7 @@ func (x *explorer) start(s *scene, t task, prepare func(n *scene)) {
 func (x *explorer) answers(s *scene, t *task) {
 	switch {
 	case t.wait.look:
-		x.add("%s: looks at what runs", t, func() *scene { return x.resume(s, t, entry{}) })
+		x.add("%s: looks at what runs", t, func() *scene { return x.resume(s, t, entry{saw: s.hosts[t.node].saw()}) })
 	case t.wait.sess:
 		if m := s.hosts[t.node].mind; m.fatal != nil || (m.guard != nil && !m.doubt) {
 			x.add("%s: has a session again", t, func() *scene { return x.resume(s, t, entry{}) })
@@ -101,6 +101,7 @@ func (x *explorer) deliveries(s *scene, t *task) {
 		x.add("%s: transaction applied, its answer lost", t, func() *scene {
 			n := s.copy()
 			n.left.lose--
+			x.by = t
 			n.store, _, _ = n.store.commit(r)
 			return x.resume(n, t, lost)
 		})
@@ -109,7 +110,7 @@ func (x *explorer) deliveries(s *scene, t *task) {
 		x.add("%s: no answer; the transaction may arrive later", t, func() *scene {
 			n := s.copy()
 			n.left.late--
-			n.late = []*pb.TxnRequest{r}
+			n.late = []sent{{r, t}}
 			return x.resume(n, t, lost)
 		})
 	}
@@ -123,7 +124,7 @@ func (x *explorer) delivered(s *scene, t *task, r *pb.TxnRequest, twice bool) *s
 	x.by = t
 	if twice {
 		n.left.twice--
-		n.late = []*pb.TxnRequest{r}
+		n.late = []sent{{r, t}}
 	}
 	store, resp, err := n.store.commit(r)
 	n.store = store
@@ -262,8 +263,9 @@ func (x *explorer) watches(s *scene, n int, refs []Ref) bool {
 func (x *explorer) worldMoves(s *scene) {
 	for i, r := range s.late {
 		x.change(s, "a transaction of which nobody waits for the answer arrives", func(n *scene) {
+			x.by = r.by
 			n.late = slices.Delete(slices.Clone(n.late), i, i+1)
-			n.store, _, _ = n.store.commit(r)
+			n.store, _, _ = n.store.commit(r.commit)
 		})
 	}
 	if s.left.restore == 0 {
@@ -303,7 +305,7 @@ func (x *explorer) hurried(s *scene, id int64) *scene {
 	for t, parts := s.task(id), 0; t != nil && parts < 20; t, parts = s.task(id), parts+1 {
 		switch {
 		case t.wait.look:
-			s = x.resume(s, t, entry{})
+			s = x.resume(s, t, entry{saw: s.hosts[t.node].saw()})
 		case t.wait.commit != nil && !t.wait.severed:
 			s = x.delivered(s, t, t.wait.commit, false)
 		default:

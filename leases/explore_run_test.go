@@ -34,6 +34,7 @@ type entry struct {
 	env    *scene
 	mirror *simStore
 	value  int64
+	saw    byte // the ids that ran at a look
 }
 
 // pause is what a task waits for.

@@ -18,7 +18,7 @@ type scene struct {
 	hosts [2]host
 	party []party
 	tasks []*task
-	late  []*pb.TxnRequest // on their way, whoever sent them has given up
+	late  []sent // on their way, whoever sent them has given up
 	left  faults
 	over  []string // tokens whose claim was deleted, while something under way names them
 	seq   int64
@@ -63,6 +63,12 @@ type looked struct {
 	inquire []Ref
 	watch   []Ref
 	report  bool
+}
+
+// sent is a transaction on its way, and whose it was.
+type sent struct {
+	commit *pb.TxnRequest
+	by     *task
 }
 
 // stage is where a requester stands.
@@ -157,6 +163,15 @@ func (h *host) used() idset.Set {
 		set.Insert(p.id)
 	}
 	return set
+}
+
+// saw is used in short, for comparing operations under way.
+func (h *host) saw() byte {
+	var b byte = 1
+	for _, p := range h.procs {
+		b |= 2 << (p.id - 1000)
+	}
+	return b
 }
 
 // faults are how often each may still happen.
