@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/idpool/idpool/test/e2e/robust/rig"
 )
 
 // errBroken ends the program with 1; what was broken is printed already.
@@ -23,9 +25,16 @@ func main() {
 		Use: "campaign", Short: "try to break the promises of a cluster under faults",
 		SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(newRun(), newCampaign(), newJudge(), newReport(), newSoak())
+	root.AddCommand(newRun(), newCampaign(), newJudge(), newReport(), newSoak(), newAvailable())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "campaign:", err)
 		os.Exit(1)
+	}
+}
+
+func newAvailable() *cobra.Command {
+	return &cobra.Command{
+		Use: "available", Short: "tell whether this machine can run it, and why not", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return rig.Available() },
 	}
 }
