@@ -45,7 +45,7 @@ mutation: ## undo each guard of the product (M: names, or rest): a test must not
 .PHONY: explore
 explore: ## state exploration of the engine on two cores: STATES altogether (1000000), ONLY=a scenario, SEED=a number
 	printf '0/2\n1/2\n' | IDPOOL_EXPLORE=$(or $(STATES),1000000) IDPOOL_EXPLORE_SEED=$(SEED) \
-		xargs -P 2 -I PART env IDPOOL_EXPLORE_PART=PART $(GO) test -count=1 -v -timeout 60m -run 'TestExplore/$(ONLY)' ./leases
+		xargs -P 2 -I % env IDPOOL_EXPLORE_PART=% $(GO) test -count=1 -v -timeout 60m -run 'TestExplore/$(ONLY)' ./leases
 
 .PHONY: bench
 bench: ## the benchmarks
