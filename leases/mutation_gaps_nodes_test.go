@@ -7,6 +7,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -31,6 +32,20 @@ func TestRule09FreedAsItWasWeighed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.mustBe(g.ref(), Quarantined)
+}
+
+// TestRule10RevisionBeforeTheScan: what was written during a look is newer than it.
+func TestRule10RevisionBeforeTheScan(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	var g *Grant
+	a.prover = &after{a.m, func() { g = a.get(a.m.born("r")); a.sync() }}
+	seen, err := a.observation(w.ctx())
+	if err != nil || seen.rev >= g.Held[0].ModRev {
+		t.Errorf("a look at revision %d speaks of a claim of revision %d (%v)", seen.rev, g.Held[0].ModRev, err)
+	}
 }
 
 // TestRule11RegistrationIsCompared: whatever changed the registration, the agent's
@@ -192,4 +207,56 @@ func TestRule39DropsWhatItSaw(t *testing.T) {
 	if c := w.claim(g.ref()); c.On("n1") == nil || c.On("n1").Requester("r2") == nil {
 		t.Errorf("taken out although it joined: %+v", c)
 	}
+}
+
+// TestRule13RemoveWaitsForTheClaims: a fenced node that claims still name stays.
+func TestRule13RemoveWaitsForTheClaims(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.node("n1"), w.node("n2")
+	a.pool("p", "1000")
+	b.sync()
+	b.get(b.m.born("r"))
+	b.down()
+	a.sync()
+	a.fence("n2")
+	mustErr(t, a.Remove(w.ctx(), "n2"), problem.ErrHeld, "names it")
+}
+
+// TestRule31RevisionAlone: an etcd whose revision went back is noticed, though its
+// raft index did not.
+func TestRule31RevisionAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, short)
+	a := w.node("n1")
+	if err := a.session.home.change(func(m *memory) { m.Revision += 1 << 40 }); err != nil {
+		t.Fatal(err)
+	}
+	mustErr(t, a.session.audit.check(w.ctx()), problem.ErrFrozen, "gone back in time")
+}
+
+// TestRule22PoolDeletedBehindAGrant: an id that is granted after the look keeps its
+// pool.
+func TestRule22PoolDeletedBehindAGrant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.node("n1"), w.node("n2")
+	a.pool("p", "1000")
+	b.sync()
+	a.meanwhile(func() { b.get(b.m.born("r")) })
+	mustErr(t, a.DeletePool(w.ctx(), "p"), problem.ErrHeld)
+}
+
+// TestRule22PoolsChangedSideBySide: of two pools that clash and are made at once, one
+// is refused.
+func TestRule22PoolsChangedSideBySide(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.node("n1"), w.node("n2")
+	a.meanwhile(func() { b.pool("p", "1000-1007", func(p *Pool) { p.Block = 4 }) })
+	_, _, err := a.SetPool(w.ctx(), "q", false, func(p *Pool, _ bool) error {
+		p.Ranges = idset.Of(idset.Range{Lower: 1000, Higher: 1007})
+		return nil
+	})
+	mustErr(t, err, problem.ErrInvalid, "overlap must agree")
 }

@@ -226,32 +226,6 @@ func TestRule20RecordIsCompared(t *testing.T) {
 	mustErr(t, err, problem.ErrKeyEnded)
 }
 
-// TestRule22PoolDeletedBehindAGrant: an id that is granted after the look keeps its
-// pool.
-func TestRule22PoolDeletedBehindAGrant(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a, b := w.node("n1"), w.node("n2")
-	a.pool("p", "1000")
-	b.sync()
-	a.meanwhile(func() { b.get(b.m.born("r")) })
-	mustErr(t, a.DeletePool(w.ctx(), "p"), problem.ErrHeld)
-}
-
-// TestRule22PoolsChangedSideBySide: of two pools that clash and are made at once, one
-// is refused.
-func TestRule22PoolsChangedSideBySide(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	a, b := w.node("n1"), w.node("n2")
-	a.meanwhile(func() { b.pool("p", "1000-1007", func(p *Pool) { p.Block = 4 }) })
-	_, _, err := a.SetPool(w.ctx(), "q", false, func(p *Pool, _ bool) error {
-		p.Ranges = idset.Of(idset.Range{Lower: 1000, Higher: 1007})
-		return nil
-	})
-	mustErr(t, err, problem.ErrInvalid, "overlap must agree")
-}
-
 // TestRule34RequesterBoundPastTheIdleMark: while a requester is listed, its node's
 // proof decides, not the shortcut.
 func TestRule34RequesterBoundPastTheIdleMark(t *testing.T) {
@@ -266,4 +240,138 @@ func TestRule34RequesterBoundPastTheIdleMark(t *testing.T) {
 	a.sync()
 	a.release(&Grant{Token: c.Token, Held: []Held{{Ref: uid(1000)}}}, "r")
 	w.mustBe(uid(1000), Quarantined)
+}
+
+// TestRule05ShortcutLooksFirst: what still runs when its holder releases it is not
+// free at once, though no other node owes a proof.
+func TestRule05ShortcutLooksFirst(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	g := a.get(a.m.born("r"))
+	a.m.start(1000)
+	a.release(g, "r")
+	w.mustBe(g.ref(), Quarantined)
+}
+
+// TestRule07ConfirmAfterAReboot: a hold of an earlier boot is over, whatever its
+// deadline says on the clock that began anew.
+func TestRule07ConfirmAfterAReboot(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	g := a.get(Requester{ID: "r", Hold: HoldTTL, Deadline: int64(BootTime() + time.Hour)})
+	a = a.reboot()
+	_, err := a.Confirm(w.ctx(), g.ref(), g.Token, "", true, false)
+	mustErr(t, err, problem.ErrLockLost, "rebooted")
+}
+
+// TestRule08IdleJudgesNoNewerBinding: who was bound after the look is not marked as
+// idle by it.
+func TestRule08IdleJudgesNoNewerBinding(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	g := a.get(a.m.born("r1"), withKey("K"))
+	a.m.start(1000)
+	a.confirm(g, false, true)
+	a.m.end(1000)
+	a.m.die("r1")
+	a.prover = &after{a.m, func() {
+		a.get(a.m.born("r2"), withKey("K"))
+		a.confirm(g, false, true)
+	}}
+	a.janitorRound()
+	w.mustBe(g.ref(), Used)
+}
+
+// TestRule08GroupIsReclaimedWhole: an idle id of a group in use stays.
+func TestRule08GroupIsReclaimedWhole(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000-1001")
+	g := a.get(a.m.born("r"), wants(Want{Pool: "p", Count: 2}), withKey("K"))
+	a.m.start(1000)
+	a.confirm(g, false, true)
+	a.m.die("r")
+	a.janitorRound()
+	w.mustBe(uid(1000), Used)
+	w.mustBe(uid(1001), Idle)
+	if err := a.reclaim(w.ctx(), uid(1001)); err != nil {
+		t.Fatal(err)
+	}
+	w.mustBe(uid(1001), Idle)
+}
+
+// TestRule36NameOfAnotherProcess: a requester's name that comes with another process
+// binds that process.
+func TestRule36NameOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	r := a.m.born("job")
+	a.get(r, withKey("K"))
+	r.PID++
+	g := a.get(r, withKey("K"))
+	if got := w.claim(g.ref()).On("n1").Requester("job"); got == nil || got.PID != r.PID {
+		t.Errorf("bound is %+v, told was %+v", got, r)
+	}
+}
+
+// TestPromise7FreedElsewhere: what another node has just freed is not exhausted.
+func TestPromise7FreedElsewhere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.node("n1"), w.node("n2")
+	a.pair("100", "200", noCooldown)
+	for i := range 20 {
+		req := GrantRequest{Caller: "t", Key: fmt.Sprint("a", i), Wants: []Want{{Pool: VLANPool("fa"), Count: 1}}}
+		g, err := a.Grant(w.ctx(), req)
+		if err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		b.sync()
+		if _, _, err := a.Release(w.ctx(), Release{Refs: g.refs(), Token: g.Token, Whole: true, By: "op"}); err != nil {
+			t.Fatal(err)
+		}
+		req.Key = fmt.Sprint("b", i)
+		if g, err = b.Grant(w.ctx(), req); err != nil {
+			t.Fatalf("round %d: %v", i, err)
+		}
+		if _, _, err := b.Release(w.ctx(), Release{Refs: g.refs(), Token: g.Token, Whole: true, By: "op"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPromise7UndecidedIsNotTaken: while another request for the last id is undecided
+// nobody is told that the pool is exhausted.
+func TestPromise7UndecidedIsNotTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	picks, err := a.pick([]Want{{Pool: "p", Count: 1}}) // under way
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan error, 1)
+	go func() {
+		_, err := a.ask(a.m.born("r"))
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		t.Fatalf("told before it was decided: %v", err)
+	case <-closedSoon():
+	}
+	a.land(picks, 0) // it came to nothing
+	if err := <-told; err != nil {
+		t.Error(err)
+	}
 }
