@@ -8,6 +8,7 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
 	"github.com/idpool/idpool/problem"
 )
@@ -81,6 +82,19 @@ func TestPromise4KeyUsedAtOnce(t *testing.T) {
 	a.meanwhile(func() { first = b.get(b.m.born("r"), withKey("K")) })
 	if g := a.get(a.m.born("r"), withKey("K")); !g.Same || g.Token != first.Token || g.ref() != first.ref() {
 		t.Errorf("%+v and %+v", first, g)
+	}
+}
+
+// TestPromise1UnreadableClaimTakesItsID: an id whose claim cannot be read is not free.
+func TestPromise1UnreadableClaimTakesItsID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000")
+	w.put(w.keys.Claim(uid(1000).Space, 1000), "of a later version")
+	a.sync()
+	if taken := a.Taken(cluster.SpaceUID); !taken.Contains(1000) {
+		t.Error("an id is free whose claim cannot be read")
 	}
 }
 

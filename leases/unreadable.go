@@ -92,11 +92,11 @@ func (a *Allocator) Blocked() error {
 }
 
 func unreadableClaim(ref Ref, why error) error {
-	return lookAt(problem.Wrap(problem.CodeInvalid, why, "nothing was done: the claim of %s cannot be read", label(ref)))
+	return lookAt(problem.Wrap(problem.CodeInvalid, why, "the claim of %s cannot be read, so nothing is told or done about it", label(ref)))
 }
 
 func unreadableRecord(key string, why error) error {
-	return lookAt(problem.Wrap(problem.CodeInvalid, why, "nothing was done: the grant record %s cannot be read", key))
+	return lookAt(problem.Wrap(problem.CodeInvalid, why, "the grant record %s cannot be read, so nothing is told or done about it", key))
 }
 
 func lookAt(err error) error {
@@ -110,7 +110,7 @@ func lookAt(err error) error {
 // unknownNode is the refusal of a node that the mirror does not show.
 func unknownNode(v *view, name string) error {
 	if _, ok := v.strange[name]; ok {
-		return problem.New(problem.CodeInvalid, "nothing was done: the registration of node %s cannot be read", name).Advise("look", "poolctl check")
+		return problem.New(problem.CodeInvalid, "the registration of node %s cannot be read, so nothing is told or done about it", name).Advise("look", "poolctl check")
 	}
 	return problem.New(problem.CodeNotFound, "there is no node %s", name).Advise("look", "poolctl node list")
 }

@@ -43,7 +43,7 @@ func label(ref Ref) string {
 func unknownPool(v *view, name string) error {
 	t, bare := tradeOf(name)
 	if why := v.lostPools[name]; why != nil {
-		return lookAt(problem.Wrap(problem.CodeInvalid, why, "nothing was done: the definition of %s %s cannot be read", t.pool, bare))
+		return lookAt(problem.Wrap(problem.CodeInvalid, why, "the definition of %s %s cannot be read, so nothing is told or done about it", t.pool, bare))
 	}
 	var names []string
 	for n := range v.pools {

@@ -84,7 +84,7 @@ func TestPromise5ServiceOfAnotherNode(t *testing.T) {
 	w := newWorld(t)
 	a, b := w.node("n1"), w.node("n2")
 	a.inventory("fabric", "100-199")
-	for range 20 {
+	for range 60 { // a mirror lags, or does not
 		s := a.create(northSouth("edge-7", "fabric", "fabric"))
 		if _, _, err := b.Confirm(w.ctx(), of(s)); err != nil {
 			t.Fatal(err)
