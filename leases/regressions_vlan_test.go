@@ -290,7 +290,7 @@ func TestVLANRegressionLockedForEverTTL(t *testing.T) {
 	a := w.node("n1")
 	a.pool("p", "1000-1009")
 	a.pair("100", "200", noCooldown)
-	mix := []func(*GrantRequest){withKey("k"), wants(Want{Pool: "p", Count: 1}, northSouth()[0]), func(r *GrantRequest) { r.TTL = 300 * time.Millisecond }}
+	mix := []func(*GrantRequest){withKey("k"), wants(Want{Pool: "p", Count: 1}, northSouth()[0]), func(r *GrantRequest) { r.TTL = 3 * time.Second }}
 	r := Requester{ID: "allocation", Hold: HoldTTL}
 	g := a.get(r, mix...)
 	if _, err := a.ConfirmGroup(w.ctx(), g.refs(), g.Token, "allocation"); err != nil {
