@@ -40,7 +40,12 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	flag.Parse()
-	_ = flag.Set("test.parallel", "16") // they wait more than they compute
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Set("test.parallel", "8") // they wait more than they compute
+	}
 	code := m.Run()
 	_ = shared.Kill()
 	_ = os.RemoveAll(dir)

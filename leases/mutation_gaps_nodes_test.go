@@ -227,7 +227,7 @@ func TestRule13RemoveWaitsForTheClaims(t *testing.T) {
 // raft index did not.
 func TestRule31RevisionAlone(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, short)
+	w := newWorld(t)
 	a := w.node("n1")
 	if err := a.session.home.change(func(m *memory) { m.Revision += 1 << 40 }); err != nil {
 		t.Fatal(err)
