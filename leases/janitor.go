@@ -10,7 +10,6 @@ import (
 
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/idset"
-	"github.com/idpool/idpool/problem"
 )
 
 const (
@@ -381,25 +380,6 @@ func (a *Allocator) isFlying(ref Ref) bool {
 	defer a.mu.Unlock()
 	rev, ok := a.flying[ref]
 	return ok && rev == 0
-}
-
-// settleOrphans gives back grants that were applied when nobody waited any more.
-// Each stays listed until that is done, so that its key is not answered meanwhile.
-func (a *Allocator) settleOrphans(ctx context.Context) {
-	a.mu.Lock()
-	orphans := slices.Clone(a.orphans)
-	a.mu.Unlock()
-	for _, o := range orphans {
-		short, cancel := a.budget(ctx)
-		err := a.giveBack(short, o, nil)
-		cancel()
-		switch {
-		case err == nil, problem.CodeOf(err) == problem.CodeFenced:
-			a.dropOrphan(o.token)
-		case ctx.Err() == nil:
-			a.log.Warn("grant not settled yet", zap.Error(err))
-		}
-	}
 }
 
 func refField(ref Ref) zap.Field   { return zap.Stringer("id", ref) }

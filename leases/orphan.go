@@ -4,6 +4,10 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/idpool/idpool/problem"
 )
 
 // orphan is a grant that was applied although nobody waits for it any more.
@@ -79,4 +83,23 @@ func (a *Allocator) addOrphan(o orphan) {
 	a.orphans = append(a.orphans, o)
 	a.mu.Unlock()
 	a.wake()
+}
+
+// settleOrphans gives back grants that were applied when nobody waited any more.
+// Each stays listed until that is done, so that its key is not answered meanwhile.
+func (a *Allocator) settleOrphans(ctx context.Context) {
+	a.mu.Lock()
+	orphans := slices.Clone(a.orphans)
+	a.mu.Unlock()
+	for _, o := range orphans {
+		short, cancel := a.budget(ctx)
+		err := a.giveBack(short, o, nil)
+		cancel()
+		switch {
+		case err == nil, problem.CodeOf(err) == problem.CodeFenced:
+			a.dropOrphan(o.token)
+		case ctx.Err() == nil:
+			a.log.Warn("grant not settled yet", zap.Error(err))
+		}
+	}
 }
