@@ -5,8 +5,10 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/idpool/idpool/seam"
 	"github.com/idpool/idpool/seam/fault"
@@ -15,7 +17,12 @@ import (
 // faults is the seam of the tests with real processes. IDPOOL_FAULT=MODE:POINT[#N]
 // breaks the N-th passing of a point, see package fault; a crash is SIGKILL by the
 // agent's own hand. IDPOOL_FAULT_LOG is a file that each passing is appended to.
+//
+// IDPOOL_GOROUTINES is a file in which the number of goroutines stands, a second old at most.
 func faults() seam.Seam {
+	if path := os.Getenv("IDPOOL_GOROUTINES"); path != "" {
+		go countGoroutines(path)
+	}
 	i := &fault.Injector{Crash: func() {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
@@ -41,5 +48,12 @@ func faults() seam.Seam {
 		}
 		mu.Unlock()
 		return i.Seam(point, do)
+	}
+}
+
+// countGoroutines ends with the process.
+func countGoroutines(path string) {
+	for range time.Tick(time.Second) {
+		_ = os.WriteFile(path, fmt.Append(nil, runtime.NumGoroutine()), 0o600)
 	}
 }

@@ -106,8 +106,8 @@ func stored(ctx context.Context, db *cluster.Client, counts map[string]int64) er
 	return nil
 }
 
-// processes measures the agents and members of a rig from outside: memory that is
-// resident, threads and open descriptors.
+// processes measures the agents and members of a rig: memory that is resident,
+// threads and open descriptors from outside, and what an agent says of its goroutines.
 func processes(dir string) map[string]int64 {
 	counts := map[string]int64{}
 	all, _ := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -126,6 +126,11 @@ func processes(dir string) map[string]int64 {
 		proc := filepath.Dir(path)
 		if fds, err := os.ReadDir(filepath.Join(proc, "fd")); err == nil {
 			counts[who+" descriptors"] = int64(len(fds))
+		}
+		if text, err := os.ReadFile(rig.GoroutinesFile(dir, args[at+1])); err == nil && kind == "agent" {
+			if n, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+				counts[who+" goroutines"] = n
+			}
 		}
 		status, _ := os.ReadFile(filepath.Join(proc, "status"))
 		for text := range strings.Lines(string(status)) {

@@ -116,9 +116,10 @@ func TestVacuous(t *testing.T) {
 				Call: record.Instant(i) * time.Second, Return: record.Instant(i)*time.Second + 1})
 		}
 		run.Faults = []record.Fault{{Name: "agent-kill", From: 10 * time.Second, Until: 20 * time.Second}}
+		run.Processes = []record.Process{{Node: "n1", ID: "uid/1", Token: "A", From: 1, Until: 2}}
 		return run
 	}
-	l := Limits{Before: 3, During: 1, After: 3, Brief: time.Second, Silent: map[string]bool{"no-space": true}, Faults: 1, Grants: 5,
+	l := Limits{Before: 3, During: 1, After: 3, Brief: time.Second, Silent: map[string]bool{"no-space": true}, Faults: 1, Grants: 5, Processes: 1,
 		Kinds: map[record.Kind]int{record.RequestUID: 29}, PerID: time.Second}
 	if err := l.Judge(busy()).Err(); err != nil {
 		t.Fatalf("a busy run is rejected: %v", err)
@@ -132,6 +133,7 @@ func TestVacuous(t *testing.T) {
 		"nothing after":           func(run *record.Run) { drop(run, 22, 40) },
 		"nothing but refusals":    func(run *record.Run) { refuse(run) },
 		"nobody looked at last":   func(run *record.Run) { run.Left = nil },
+		"no process":              func(run *record.Run) { run.Processes = nil },
 		"too few of a kind":       func(run *record.Run) { drop(run, 12, 24) },
 		"a fault after the end":   func(run *record.Run) { run.Faults[0].From, run.Faults[0].Until = time.Hour, 2*time.Hour },
 		"a fault that never ends": func(run *record.Run) { run.Faults[0].Until = 0 },

@@ -40,9 +40,10 @@ type Limits struct {
 	// Of two faults at a time nothing is expected either: together they may take a quorum.
 	Silent map[string]bool
 	// Faults is the least number of faults, Grants and Services of those told to
-	// clients; Kinds of successful operations by kind.
-	Faults, Grants, Services int
-	Kinds                    map[record.Kind]int
+	// clients, Processes of those that ran under a uid; Kinds of successful
+	// operations by kind.
+	Faults, Grants, Services, Processes int
+	Kinds                               map[record.Kind]int
 	// PerID bounds porcupine's time for one id, and Undecided is how many may exceed it.
 	PerID     time.Duration
 	Undecided int
@@ -51,9 +52,9 @@ type Limits struct {
 // DefaultLimits is for runs from half a minute on.
 func DefaultLimits() Limits {
 	return Limits{
-		Before: 3, During: 1, After: 3, Brief: 3 * time.Second, Faults: 1, Grants: 5, Services: 1,
+		Before: 3, During: 1, After: 3, Brief: 3 * time.Second, Faults: 1, Grants: 5, Services: 1, Processes: 5,
 		Silent: map[string]bool{"no-space": true, "session-storm": true},
-		Kinds:  map[record.Kind]int{record.RequestUID: 3, record.ReleaseUID: 1, record.CreateService: 1},
+		Kinds:  map[record.Kind]int{record.RequestUID: 3, record.ConfirmUID: 1, record.ReleaseUID: 1, record.CreateService: 1},
 		PerID:  2 * time.Second, Undecided: 3,
 	}
 }
@@ -111,6 +112,7 @@ func (c *court) vacuous(l Limits) {
 	least("faults", injected, l.Faults)
 	least("grants", n.Grants, l.Grants)
 	least("services", n.Services, l.Services)
+	least("processes", n.Processes, l.Processes)
 	for kind, want := range l.Kinds {
 		least("successful operations "+string(kind), n.Ops[kind][record.OK], want)
 	}

@@ -22,7 +22,6 @@ const callTimeout = 30 * time.Second
 // requester asks the agent of its node.
 type requester struct {
 	client *api.Client
-	self   string
 	procs  map[int]*sleeper
 }
 
@@ -35,11 +34,7 @@ type sleeper struct {
 
 // requesterMain does what it reads, a line each, until the input ends.
 func requesterMain() error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	q := &requester{client: api.New(api.Options{Timeout: callTimeout}), self: self, procs: map[int]*sleeper{}}
+	q := &requester{client: api.New(api.Options{Timeout: callTimeout}), procs: map[int]*sleeper{}}
 	defer q.client.Close()
 	lines, out := bufio.NewScanner(os.Stdin), json.NewEncoder(os.Stdout)
 	for lines.Scan() {
@@ -135,7 +130,8 @@ func (q *requester) start(uid uint32, outlives time.Duration) (int, error) {
 		return 0, err
 	}
 	defer r.Close()
-	cmd := exec.Command(q.self, "sleeper", outlives.String())
+	// This file, without the way to it, which may be closed to the uid.
+	cmd := exec.Command("/proc/self/exe", "sleeper", outlives.String())
 	cmd.Stdin = r
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	if err := cmd.Start(); err != nil {

@@ -83,6 +83,10 @@ func (r *Rig) newNode(name, address string) (*Node, error) {
 	return n, err
 }
 
+// GoroutinesFile is where the agent of a node of the rig in dir tells how many
+// goroutines it has.
+func GoroutinesFile(dir, node string) string { return filepath.Join(dir, node, "goroutines") }
+
 func (n *Node) machineID() string { return filepath.Join(n.dir, "machine-id") }
 func (n *Node) bootID() string    { return filepath.Join(n.dir, "boot-id") }
 
@@ -219,7 +223,7 @@ func (n *Node) AgentStartAs(_ context.Context, name string) error {
 		return err
 	}
 	defer log.Close()
-	p, err := system.daemon(log, append(n.r.environ(), n.clock.env()), filepath.Join(n.r.o.Bin, "poolagent"),
+	p, err := system.daemon(log, append(n.r.environ(), n.clock.env(), "IDPOOL_GOROUTINES="+GoroutinesFile(n.r.o.Dir, n.name)), filepath.Join(n.r.o.Bin, "poolagent"),
 		"--node", name, "--endpoints", n.r.endpoints(), "--data", n.data(), "--socket", n.Socket(),
 		"--lease-ttl", n.r.o.LeaseTTL.String(), "--scan-every", "300ms", "--accept-pid-namespace")
 	if err != nil {
