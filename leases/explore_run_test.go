@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -186,14 +188,14 @@ func (x *explorer) suspend(w pause) {
 
 // replayed is the answer that the operation had here before, if it was here.
 func (x *explorer) replayed() (entry, bool) {
+	if late := time.Since(x.begun) % (10 * time.Second); late != 0 { // waits are random; what follows must not depend on them
+		<-time.After(10*time.Second - late)
+	}
 	if x.pos == len(x.run.script) {
 		return entry{}, false
 	}
 	e := x.run.script[x.pos]
 	x.pos++
-	if late := time.Since(x.begun) % (10 * time.Second); late != 0 { // waits are random; what follows must not depend on them
-		<-time.After(10*time.Second - late)
-	}
 	if e.env != nil {
 		x.hydrate(e.env, x.run.node)
 		if x.pos == len(x.run.script) {
@@ -271,8 +273,13 @@ type sessionContext struct {
 	a *Allocator
 }
 
-// Done is asked where something is about to wait.
+// Done is asked where the operation waits for a session. Contexts made from this
+// one ask too, for their own books, and one whose deadline has passed does so from
+// another goroutine: that is nobody's wait.
 func (c sessionContext) Done() <-chan struct{} {
+	if !calledBy("leases.(*Session).current") {
+		return c.Context.Done()
+	}
 	s := c.a.session
 	if s.fatal != nil || (s.guard != nil && s.doubts == s.audited) {
 		return c.Context.Done()
@@ -283,6 +290,14 @@ func (c sessionContext) Done() <-chan struct{} {
 	}
 	close(changed)
 	return c.Context.Done()
+}
+
+// calledBy tells whether the function that asks was called by this one.
+func calledBy(function string) bool {
+	var pcs [1]uintptr
+	runtime.Callers(3, pcs[:])
+	frame, _ := runtime.CallersFrames(pcs[:]).Next()
+	return strings.HasSuffix(frame.Function, function)
 }
 
 // hydrate makes an agent what it is in a scene.

@@ -1,6 +1,7 @@
 package leases
 
 import (
+	"context"
 	crand "crypto/rand"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // budgetOf is how many states a scenario may visit: its part of IDPOOL_EXPLORE, or
@@ -73,6 +76,38 @@ func explore(t *testing.T, sc *scenario, limit int) {
 	if o.why != "" {
 		t.Fatalf("%s\n%s", o.why, strings.Join(o.trace, "\n"))
 	}
+}
+
+// TestExploreWaitsForASession: where an operation has no session, the explorer
+// abandons it. Contexts that keep their books, and deadlines that pass in goroutines
+// of their own, are no such wait.
+func TestExploreWaitsForASession(t *testing.T) {
+	x := newExplorer(t, scenarios[0])
+	x.own(t)
+	x.now = x.root()
+	a := x.agents[0]
+	synctest.Test(t, func(t *testing.T) {
+		x.run, x.pos, x.fresh, x.begun = &task{id: 1, node: 0}, 0, nil, time.Now()
+		x.hydrate(x.now, 0)
+		a.session.guard = nil
+		life, end := context.WithCancel(t.Context())
+		defer end()
+		ctx := sessionContext{life, x, a}
+		short, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		<-short.Done()
+		synctest.Wait()
+		if len(x.now.tasks) != 0 {
+			t.Fatal("abandoned because a deadline has passed")
+		}
+		defer func() {
+			if _, ok := recover().(suspended); !ok || len(x.now.tasks) != 1 || !x.now.tasks[0].wait.sess {
+				t.Errorf("under way are %v, want one that waits for a session", x.now.tasks)
+			}
+		}()
+		g, err := a.session.current(ctx)
+		t.Errorf("current returned %v, %v without a session", g, err)
+	})
 }
 
 // own makes the program's randomness the explorer's for the time of a test, which
