@@ -197,11 +197,16 @@ var walked, missed atomic.Int64
 // the step is broken, the client asks again, and in the end nothing is twice, half or
 // left.
 func TestWalk(t *testing.T) {
+	seed, err := fault.Seed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("IDPOOL_WALK_SEED=%d", seed)
 	t.Run("operations", func(t *testing.T) {
 		for _, op := range operations {
 			t.Run(op.name, func(t *testing.T) {
 				t.Parallel()
-				walk(t, op)
+				walk(t, op, seed)
 			})
 		}
 	})
@@ -218,13 +223,13 @@ type operation struct {
 	prepare func(s *site) (run func() error)
 }
 
-func walk(t *testing.T, op operation) {
+func walk(t *testing.T, op operation, seed uint64) {
 	s := newSite(t)
 	cases := s.pass(t, op, nil)
 	if len(cases) == 0 {
 		t.Fatal("it passes no point")
 	}
-	for _, c := range fault.Sample(cases) {
+	for _, c := range fault.Sample(cases, seed) {
 		ok := t.Run(c.String(), func(t *testing.T) {
 			s.pass(t, op, &c)
 			walked.Add(1)

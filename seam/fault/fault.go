@@ -6,6 +6,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -139,22 +140,33 @@ func Cases(passed map[string]int) []Case {
 // Everything tells that walks are to be exhaustive: IDPOOL_WALK is all.
 func Everything() bool { return os.Getenv("IDPOOL_WALK") == "all" }
 
-// seed chooses what Sample leaves out.
+// Seed chooses what [Sample] leaves out: IDPOOL_WALK_SEED, or another one in each
+// process. Tests that sample print it.
+func Seed() (uint64, error) {
+	env := os.Getenv("IDPOOL_WALK_SEED")
+	if env == "" {
+		return seed, nil
+	}
+	n, err := strconv.ParseUint(env, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("IDPOOL_WALK_SEED=%q: want a number: %w", env, err)
+	}
+	return n, nil
+}
+
 var seed = rand.Uint64()
 
-// Sample is all cases if Everything is asked for, else a sixth of them,
-// another one each time: a walk of all takes minutes.
-func Sample(all []Case) []Case {
+// Sample is all cases if Everything is asked for, else about a sixth of them, by the
+// seed and a case's name alone: a walk of all takes minutes.
+func Sample(all []Case, seed uint64) []Case {
 	if Everything() {
 		return all
 	}
-	var some []Case
-	for i, c := range all {
-		if (uint64(i)+seed)%6 == 0 {
-			some = append(some, c)
-		}
-	}
-	return some
+	return slices.DeleteFunc(slices.Clone(all), func(c Case) bool {
+		h := fnv.New64a()
+		_, _ = fmt.Fprintf(h, "%d %s", seed, c)
+		return h.Sum64()%6 != 0
+	})
 }
 
 // Seam carries out a step, or breaks it.
