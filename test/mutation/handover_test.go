@@ -14,7 +14,7 @@ var handover = []mutation{
 		file:   "leases/janitor.go",
 		old:    `return &plan{edits: []edit{{ref: ref, after: c.clone(), lock: lockPut}}}, nil`,
 		new:    `return &plan{edits: []edit{{ref: ref, lock: lockDrop}}}, nil`,
-		caught: []string{"leases.TestLockLostAndPutBack", "leases.TestTrace01AgentCrashBeforeTheRequesterStarts"},
+		caught: []string{"leases.TestLockLostAndPutBack", "leases.TestTrace01AgentCrashBeforeTheRequesterStarts", "leases.TestExplore"},
 	},
 	{
 		name: "ended-on-lease-expiry", rule: "1", without: "the inquiry of a claim whose lock is gone: in quarantine at once",
@@ -119,7 +119,7 @@ var handover = []mutation{
 		file:   "leases/change.go",
 		old:    `p.Requesters = slices.DeleteFunc(p.Requesters, match)`,
 		new:    `p.Requesters = nil`,
-		caught: []string{"leases.TestTrace03TwoRequestersUnderOneKey"},
+		caught: []string{"leases.TestTrace03TwoRequestersUnderOneKey", "leases.TestExplore"},
 	},
 	{
 		name: "release-without-its-token", rule: "P5", without: "the compare of the token by a release",
