@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+	"go.uber.org/zap"
 
 	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/cluster"
@@ -18,10 +20,12 @@ import (
 type findingsOut struct{ Body api.List[api.Finding] }
 
 func (s *server) checkRoutes() {
+	add(s, huma.Operation{OperationID: "repair", Method: http.MethodPost, Path: "/v1/repair", Summary: "Delete what nothing rests on: without items, the plan; with them, those of the plan", Tags: []string{"status"}}, s.repair)
 	add(s, huma.Operation{OperationID: "check", Method: http.MethodGet, Path: "/v1/check", Summary: "What a person should look at", Tags: []string{"status"}}, s.check)
 }
 
-// check lists records that cannot be read, and what is wrong with services.
+// check lists what is wrong with ids and nodes, records that cannot be read, and
+// what is wrong with services.
 func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut, error) {
 	c, err := s.a.serving(ctx)
 	if err != nil {
@@ -31,8 +35,15 @@ func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut
 	if err != nil {
 		return nil, err
 	}
+	ids, err := c.engine.Findings(ctx)
+	if err != nil {
+		return nil, err
+	}
 	out := &findingsOut{}
 	out.Body.Items = []api.Finding{}
+	for _, f := range ids {
+		out.Body.Items = append(out.Body.Items, api.Finding{Kind: f.Kind, Subject: f.Subject, Detail: f.Detail, Try: append([]problem.Advice{}, f.Try...), Key: f.Key})
+	}
 	told := map[string]bool{}
 	for _, u := range c.engine.Unreadable() {
 		told[u.Key] = true
@@ -61,4 +72,57 @@ func findingView(f vlan.Finding) api.Finding {
 		v.Try = append(v.Try, problem.Advice{When: "next", Command: f.Try})
 	}
 	return v
+}
+
+type repairIn struct{ Body *api.RepairRequest }
+
+type repairsOut struct{ Body api.List[api.Repair] }
+
+// repair shows what it would do, or does what it was shown: nothing that is not in
+// the plan of this moment, and that only while it stands as it was found.
+func (s *server) repair(ctx context.Context, who caller, in *repairIn) (*repairsOut, error) {
+	c, err := s.a.serving(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := who.mustOperate("nothing repaired"); err != nil {
+		return nil, err
+	}
+	plan, err := c.engine.Repairs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &repairsOut{}
+	out.Body.Items = []api.Repair{}
+	if in.Body == nil || in.Body.Items == nil {
+		for _, r := range plan {
+			out.Body.Items = append(out.Body.Items, repairView(r))
+		}
+		return out, nil
+	}
+	for _, asked := range in.Body.Items {
+		out.Body.Items = append(out.Body.Items, s.mend(ctx, c, who, plan, asked))
+	}
+	return out, nil
+}
+
+func (s *server) mend(ctx context.Context, c *core, who caller, plan []leases.Repair, asked api.Repair) api.Repair {
+	i := slices.IndexFunc(plan, func(r leases.Repair) bool { return r.Key == asked.Key && r.Revision == asked.Revision })
+	if i < 0 {
+		asked.Why = "it is not in the plan, or has changed since; nothing was done"
+		asked.Done = false
+		return asked
+	}
+	v := repairView(plan[i])
+	if err := c.engine.Repair(ctx, plan[i]); err != nil {
+		v.Why = err.Error()
+		return v
+	}
+	v.Done = true
+	s.a.log.Info("repaired", zap.String("key", v.Key), zap.Int64("revision", v.Revision), zap.String("by", who.name))
+	return v
+}
+
+func repairView(r leases.Repair) api.Repair {
+	return api.Repair{Key: r.Key, Revision: r.Revision, Action: "delete", Why: r.Why}
 }

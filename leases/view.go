@@ -18,7 +18,7 @@ type view struct {
 	proofs      map[string]Stored[Proof]
 	pools       map[string]poolEntry
 	claims      map[Ref]Stored[Claim]
-	locks       map[Ref]int64 // lease
+	locks       map[Ref]int64 // mod revision
 	records     map[string]Stored[Record]
 	byKey       map[string][]string // allocation key: etcd keys of its records
 	reaper      string
