@@ -23,13 +23,12 @@ func machines() []Fault {
 	}
 }
 
-// healDisk also starts the agent where the disk was the end of it, as its
-// supervisor would.
+// healDisk also starts the agent where the disk was the end of it, or is about to be.
 func healDisk(ctx context.Context, _ *rig.Rig, n *rig.Node) error {
 	if err := n.DiskHeal(); err != nil {
 		return err
 	}
-	return n.AgentStart(ctx)
+	return n.Supervise(ctx)
 }
 
 func boot(ctx context.Context, _ *rig.Rig, n *rig.Node) error {

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -251,16 +252,26 @@ func (n *Node) AgentResume() error {
 // Ready waits until the agent may grant: also for one that has ended, since
 // somebody may start it.
 func (n *Node) Ready(ctx context.Context) error {
+	return eventually(ctx, "agent of "+n.name+" is ready", n.ready)
+}
+
+// Supervise is [Node.Ready] that starts the agent whenever it has ended, as a
+// supervisor does.
+func (n *Node) Supervise(ctx context.Context) error {
 	return eventually(ctx, "agent of "+n.name+" is ready", func(ctx context.Context) error {
-		if !n.AgentAlive() {
-			return fmt.Errorf("no agent runs (%v): %s", n.AgentWait(ctx), n.lastWords())
-		}
-		st, err := n.client.Status(ctx)
-		if err == nil && !st.Ready {
-			err = fmt.Errorf("not ready: %v", st.NotReady)
-		}
-		return err
+		return cmp.Or(n.AgentStart(ctx), n.ready(ctx))
 	})
+}
+
+func (n *Node) ready(ctx context.Context) error {
+	if !n.AgentAlive() {
+		return fmt.Errorf("no agent runs (%v): %s", n.AgentWait(ctx), n.lastWords())
+	}
+	st, err := n.client.Status(ctx)
+	if err == nil && !st.Ready {
+		err = fmt.Errorf("not ready: %v", st.NotReady)
+	}
+	return err
 }
 
 // lastWords is the end of the node's log.
