@@ -150,7 +150,7 @@ type callerKey struct{}
 
 // admit lets those pass who may ask, before anything of the request is read.
 func (s *server) admit(ctx huma.Context, next func(huma.Context)) {
-	who, err := s.a.gate.admit(ctx.Context())
+	who, err := s.a.now.Load().gate.admit(ctx.Context())
 	if err != nil {
 		_, w := humago.Unwrap(ctx)
 		writeProblem(w, err)

@@ -165,9 +165,10 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 	if err := a.meta(ctx, client, home); err != nil {
 		return err
 	}
-	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.cfg.ScanEvery, Seam: a.cfg.Seam})
+	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Seam: a.cfg.Seam})
 	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log})}
 	a.set(c)
+	e.SetScanEvery(a.now.Load().scanEvery) // a reload may have come in between
 	ended := make(chan struct{})
 	run, stop := context.WithCancel(ctx)
 	defer stop()
