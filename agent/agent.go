@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/idpool/idpool/agent/metrics"
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
@@ -30,6 +31,7 @@ type Agent struct {
 	now atomic.Pointer[running]
 	// reloading: one change of now at a time.
 	reloading sync.Mutex
+	metrics   *metrics.Metrics
 	pid       int
 	began     time.Time
 	open      chan struct{} // closed once the socket answers
@@ -80,6 +82,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(),
 	}
 	a.now.Store(newRunning(cfg, groups))
+	a.metrics = metrics.New(cfg.Version, a.metricState)
 	return a, nil
 }
 

@@ -77,6 +77,7 @@ func healthy() *healthOut {
 type logLevelIO struct{ Body api.LogLevel }
 
 func (s *server) operationRoutes() {
+	s.metricsRoute()
 	tags := []string{"status"}
 	open(s, huma.Operation{OperationID: "get-health", Method: http.MethodGet, Path: "/healthz", Summary: "The agent moves; 503 with the reason if it is stuck", Tags: tags}, s.health)
 	open(s, huma.Operation{OperationID: "get-ready", Method: http.MethodGet, Path: "/readyz", Summary: "A uid request would be served; 503 with the reasons else", Tags: tags}, s.isReady)

@@ -46,6 +46,8 @@ type Options struct {
 	// ScanEvery is how often the node looks for idle, orphaned and foreign ids
 	// when nothing tells it to; 0 is 10 s.
 	ScanEvery time.Duration
+	// Hooks, if set, are told what the engine does.
+	Hooks *Hooks
 	// Seam, if set, is where tests break what an operation does; see package seam.
 	Seam seam.Seam
 }
@@ -63,6 +65,7 @@ type Allocator struct {
 
 	scan    atomic.Int64 // nanoseconds between two scans without a reason
 	seam    seam.Seam
+	hooks   *Hooks
 	mirror  *Mirror
 	session *Session
 	batch   *batcher
@@ -94,6 +97,7 @@ func New(o Options) *Allocator {
 	a.mirror = NewMirror(a.keys, o.Identity.Node, a.log)
 	a.session = newSession(o.Client, o.Identity, o.Home, a.log, a.firstProof)
 	a.batch = newBatcher(o.Client, a.session, a.noteWrite)
+	a.hooks, a.session.hooks, a.batch.hooks = o.Hooks, o.Hooks, o.Hooks
 	a.commit = a.batch.submit
 	return a
 }

@@ -343,6 +343,7 @@ func (a *Allocator) strangers(ctx context.Context, used idset.Set) {
 				if !v.takenIn(space).Contains(ref.ID) {
 					found[ref] = stranger{name, p.Val.Block}
 				} else if c := v.claims[ref].Val; c != nil && c.State.held() && !a.sameMachine(v, c) {
+					a.hooks.foreign(true)
 					a.log.Warn("foreign use: a granted uid runs on a node that it was not granted to", refField(ref), zap.Strings("granted_to", c.NodeNames()), zap.String("runs_on", a.id.Node))
 				}
 			}
