@@ -29,17 +29,22 @@ func (a *Agent) Alive() error {
 	if c == nil {
 		return nil // between two engines, or stopping
 	}
-	var stuck []string
-	for loop, ago := range c.engine.Pulse() {
+	return stuck(a.cfg.Node, c.engine.Pulse())
+}
+
+// stuck judges how long ago each loop made a step.
+func stuck(node string, pulse map[string]time.Duration) error {
+	var why []string
+	for loop, ago := range pulse {
 		if ago > stuckAfter {
-			stuck = append(stuck, fmt.Sprintf("its %s has made no step for %v", loop, ago.Round(time.Second)))
+			why = append(why, fmt.Sprintf("its %s has made no step for %v", loop, ago.Round(time.Second)))
 		}
 	}
-	if len(stuck) == 0 {
+	if len(why) == 0 {
 		return nil
 	}
-	slices.Sort(stuck)
-	return problem.New(problem.CodeUnavailable, "the agent of node %s is stuck: %s", a.cfg.Node, strings.Join(stuck, "; ")).
+	slices.Sort(why)
+	return problem.New(problem.CodeUnavailable, "the agent of node %s is stuck: %s", node, strings.Join(why, "; ")).
 		Note("etcd does not matter here; can everything below /proc be read?").
 		Advise("restart it", "systemctl restart poolagent")
 }
