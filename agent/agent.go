@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/idpool/idpool/agent/metrics"
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/leases"
 	"github.com/idpool/idpool/problem"
@@ -25,13 +26,17 @@ const leaveTimeout = 3 * time.Second
 
 // Agent is the daemon of one node. Make it with [New], run it with [Agent.Run].
 type Agent struct {
-	cfg   Config
-	log   *zap.Logger
-	gate  gate
-	pid   int
-	began time.Time
-	ready chan struct{}
-	once  sync.Once // closes ready
+	cfg Config
+	log *zap.Logger
+	now atomic.Pointer[running]
+	// reloading: one change of now at a time.
+	reloading sync.Mutex
+	metrics   *metrics.Metrics
+	pid       int
+	began     time.Time
+	open      chan struct{} // closed once the socket answers
+	ready     chan struct{}
+	once      sync.Once // closes ready
 	// leaving: the session's end is this agent's own doing. left is closed once the
 	// node has left: there is nothing to do for its agent then.
 	leaving  atomic.Bool
@@ -70,13 +75,20 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	if log == nil {
 		log = zap.NewNop()
 	}
-	return &Agent{
-		cfg: cfg, log: log, pid: os.Getpid(), gate: gate{uint32(os.Geteuid()), groups}, ready: make(chan struct{}), left: make(chan struct{}),
+	a := &Agent{
+		cfg: cfg, log: log, pid: os.Getpid(), open: make(chan struct{}), ready: make(chan struct{}), left: make(chan struct{}),
 		why: problem.New(problem.CodeUnavailable, "the agent of node %s is starting; nothing was done", cfg.Node).
 			Advise("look, and try again when it is ready", "poolctl status"),
 		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(),
-	}, nil
+	}
+	a.now.Store(newRunning(cfg, groups))
+	a.metrics = metrics.New(cfg.Version, a.metricState)
+	return a, nil
 }
+
+// Answering is closed once the socket answers; whether the node serves then is
+// for its status to say.
+func (a *Agent) Answering() <-chan struct{} { return a.open }
 
 // Ready is closed once the node is registered and the socket answers.
 func (a *Agent) Ready() <-chan struct{} { return a.ready }
@@ -99,7 +111,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	defer data.release()
-	door, err := openDoor(ctx, a.cfg.Socket, a.gate.groups, a.cfg.Seam)
+	door, err := openDoor(ctx, a.cfg.Socket, a.cfg.Listener, a.now.Load().gate.groups, a.cfg.Seam)
 	if err != nil {
 		return err
 	}
@@ -112,6 +124,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	g, broken := errgroup.WithContext(base)
 	g.Go(func() error { return server.serve(door) })
+	close(a.open) // connections wait from here on
 	g.Go(func() error {
 		defer close(done)
 		return a.work(work)

@@ -1,14 +1,16 @@
 package agent
 
 import (
-	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/leases"
@@ -105,6 +107,17 @@ type Config struct {
 	// build tag idpool_fault of poolagent.
 	Seam seam.Seam
 
+	// Settings says where each value came from, for the status. It is no flag.
+	Settings []api.Setting
+
+	// Level, if set, is the log's level, which can change while the agent runs. It is
+	// no flag.
+	Level *zap.AtomicLevel
+
+	// Listener, if set, is the socket, opened by a service manager that keeps it
+	// across restarts of the agent; its address must be Socket. It is no flag.
+	Listener net.Listener
+
 	// ProcRoot is where procfs is; "" is /proc. For tests; it is no flag.
 	ProcRoot string
 }
@@ -119,73 +132,111 @@ func Default() Config {
 	}
 }
 
+// Fault is a setting that cannot work, and why: a [problem.CodeInvalid].
+type Fault struct {
+	// Setting is the flag's name.
+	Setting string
+	Err     error
+}
+
 // Validate reports every field that cannot work, alone or beside another, as one
 // [problem.CodeInvalid]: the first in its detail, the others as notes. It reads
 // no files.
 func (c Config) Validate() error {
 	var all []error
-	note := func(err error) {
-		if err != nil {
-			all = append(all, err)
-		}
+	for _, f := range c.Faults() {
+		all = append(all, f.Err)
 	}
-	bad := func(format string, args ...any) { note(problem.New(problem.CodeInvalid, format, args...)) }
+	return problem.Gather(all)
+}
+
+// Faults is [Config.Validate], setting by setting.
+func (c Config) Faults() []Fault {
+	var all []Fault
+	bad := func(setting, format string, args ...any) {
+		all = append(all, Fault{setting, problem.New(problem.CodeInvalid, format, args...)})
+	}
 	if err := cluster.ValidName(c.Node); err != nil {
-		bad("node: %v", err)
+		bad("node", "node: %v", err)
 	}
-	note(c.validateEtcd())
+	if setting, err := c.validateEtcd(); err != nil {
+		all = append(all, Fault{setting, err})
+	}
 	if !filepath.IsAbs(c.Data) {
-		bad("data directory %q is no absolute path", c.Data)
+		bad("data", "data directory %q is no absolute path", c.Data)
 	}
 	switch {
 	case !filepath.IsAbs(c.Socket):
-		bad("socket %q is no absolute path", c.Socket)
+		bad("socket", "socket %q is no absolute path", c.Socket)
 	case len(c.Socket) >= maxSocketPath:
-		bad("socket path %s has %d bytes: a socket's address takes less than %d; name a shorter one", c.Socket, len(c.Socket), maxSocketPath)
+		bad("socket", "socket path %s has %d bytes: a socket's address takes less than %d; name a shorter one", c.Socket, len(c.Socket), maxSocketPath)
 	case filepath.Clean(c.Socket) == filepath.Clean(c.Data):
-		bad("socket and data directory are both %s", c.Socket)
+		bad("socket", "socket and data directory are both %s", c.Socket)
 	}
 	if c.ScanEvery < minScan || c.ScanEvery > maxScan {
-		bad("scan-every is %v: use %v to %v", c.ScanEvery, minScan, maxScan)
+		bad("scan-every", "scan-every is %v: use %v to %v", c.ScanEvery, minScan, maxScan)
 	}
 	if c.Role != leases.RoleNode && c.Role != leases.RoleGateway {
-		bad("role %q is neither %s nor %s", c.Role, leases.RoleNode, leases.RoleGateway)
+		bad("role", "role %q is neither %s nor %s", c.Role, leases.RoleNode, leases.RoleGateway)
 	}
 	if len(c.Groups) > maxGroups {
-		bad("%d groups: at most %d may be named", len(c.Groups), maxGroups)
+		bad("group", "%d groups: at most %d may be named", len(c.Groups), maxGroups)
 	}
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
-		bad("log-level %q: use debug, info, warn or error", c.LogLevel)
+		bad("log-level", "log-level %q: use debug, info, warn or error", c.LogLevel)
 	}
-	return gather(all)
+	return all
 }
 
-func (c Config) validateEtcd() error {
+// validateEtcd checks the way to etcd; setting is where to look first.
+func (c Config) validateEtcd() (setting string, err error) {
 	switch {
 	case c.Embedded && len(c.Endpoints) > 0:
-		return problem.New(problem.CodeInvalid, "endpoints and embedded are both set: use an etcd that exists, or the embedded one")
+		return "endpoints", problem.New(problem.CodeInvalid, "endpoints and embedded are both set: use an etcd that exists, or the embedded one")
 	case !c.Embedded && len(c.Endpoints) == 0:
-		return problem.New(problem.CodeInvalid, "it is not said where etcd is").
+		return "endpoints", problem.New(problem.CodeInvalid, "it is not said where etcd is").
 			Advise("an etcd that exists", "poolagent --endpoints http://HOST:2379,…").
 			Advise("one machine alone", "poolagent --embedded")
 	case !c.Embedded && c.EmbeddedListen != "":
-		return problem.New(problem.CodeInvalid, "embedded-listen is set without embedded: set both or neither")
+		return "embedded-listen", problem.New(problem.CodeInvalid, "embedded-listen is set without embedded: set both or neither")
 	case !c.Embedded:
-		return c.cluster(c.Endpoints, c.TLS).Validate()
+		return c.validateCluster(c.Endpoints, c.TLS)
 	}
 	if err := c.embed().Validate(); err != nil {
-		return err
+		return "embedded-listen", err
 	}
 	if c.TLS == (cluster.TLSConfig{}) {
 		for l := range strings.SplitSeq(c.EmbeddedListen, ",") {
 			if l = strings.TrimSpace(l); l != "" && !loopback(l) {
-				return problem.New(problem.CodeInvalid, "embedded-listen %s is open to other machines without TLS: whoever reaches it owns every pool", l).
+				return "embedded-listen", problem.New(problem.CodeInvalid, "embedded-listen %s is open to other machines without TLS: whoever reaches it owns every pool", l).
 					Advise("with TLS", "--embedded-listen https://IP:PORT --etcd-cert FILE --etcd-key FILE --etcd-ca FILE").
 					Advise("this machine alone", "--embedded-listen http://127.0.0.1:2379")
 			}
 		}
 	}
-	return c.cluster([]string{"unix:///embedded"}, cluster.TLSConfig{}).Validate()
+	return c.validateCluster([]string{"unix:///embedded"}, cluster.TLSConfig{})
+}
+
+// validateCluster names the first setting whose default would do.
+func (c Config) validateCluster(endpoints []string, files cluster.TLSConfig) (setting string, err error) {
+	err = c.cluster(endpoints, files).Validate()
+	if err == nil {
+		return "", nil
+	}
+	for _, try := range []struct {
+		setting string
+		mend    func(*Config)
+	}{
+		{"root", func(c *Config) { c.Root = Default().Root }},
+		{"lease-ttl", func(c *Config) { c.LeaseTTL = Default().LeaseTTL }},
+	} {
+		mended := c
+		try.mend(&mended)
+		if other := mended.cluster(endpoints, files).Validate(); other == nil || other.Error() != err.Error() {
+			return try.setting, err
+		}
+	}
+	return "endpoints", err
 }
 
 // loopback tells whether a listener's address is this machine's alone.
@@ -208,21 +259,4 @@ func (c Config) embed() embed.Config {
 }
 
 // gather makes one refusal of several, nil of none.
-func gather(errs []error) error {
-	if len(errs) == 0 {
-		return nil
-	}
-	first := &problem.Error{Code: problem.CodeInvalid, Detail: errs[0].Error()}
-	var p *problem.Error
-	if errors.As(errs[0], &p) {
-		copied := *p
-		first = &copied
-	}
-	for _, err := range errs[1:] {
-		first.Note("also: %s", err)
-		if errors.As(err, &p) {
-			first.Try = append(first.Try, p.Try...)
-		}
-	}
-	return first
-}
+func gather(errs []error) error { return problem.Gather(errs) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"go.uber.org/zap"
 )
@@ -30,3 +31,6 @@ func (a *Agent) RootHandler() http.Handler {
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{})))
 	})
 }
+
+// Stuck judges how long ago each loop made a step.
+func Stuck(pulse map[string]time.Duration) error { return stuck("n1", pulse) }

@@ -14,7 +14,7 @@ import (
 var endpoints = []string{
 	"DELETE /v1/allocations/{key}", "DELETE /v1/nodes/{node}", "DELETE /v1/reservations", "DELETE /v1/uid-pools/{pool}", "DELETE /v1/uids",
 	"DELETE /v1/uids/{uid}", "DELETE /v1/vlan-inventories/{inventory}", "DELETE /v1/vlan-inventories/{inventory}/vlans",
-	"DELETE /v1/vlan-inventories/{inventory}/vlans/{vid}", "DELETE /v1/vlan-services/{service}", "GET /healthz", "GET /readyz", "GET /v1/allocations",
+	"DELETE /v1/vlan-inventories/{inventory}/vlans/{vid}", "DELETE /v1/vlan-services/{service}", "GET /healthz", "GET /metrics", "GET /readyz", "GET /v1/allocations",
 	"GET /v1/allocations/{key}", "GET /v1/check", "GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/reservations", "GET /v1/status",
 	"GET /v1/uid-pools", "GET /v1/uid-pools/{pool}", "GET /v1/uids", "GET /v1/uids/{uid}", "GET /v1/vlan-inventories",
 	"GET /v1/vlan-inventories/{inventory}", "GET /v1/vlan-inventories/{inventory}/export", "GET /v1/vlan-inventories/{inventory}/vlans",
@@ -24,7 +24,7 @@ var endpoints = []string{
 	"POST /v1/uids/{uid}/confirm", "POST /v1/uids/{uid}/nodes", "POST /v1/uids/{uid}/renew", "POST /v1/vlan-inventories/{inventory}/import",
 	"POST /v1/vlan-inventories/{inventory}/vlans", "POST /v1/vlan-services/{service}/begin", "POST /v1/vlan-services/{service}/confirm",
 	"POST /v1/vlan-services/{service}/extend", "POST /v1/vlan-services/{service}/fail", "POST /v1/vlan-services/{service}/removed",
-	"POST /v1/vlan-services/{service}/retry", "PUT /v1/allocations/{key}", "PUT /v1/uid-pools/{pool}", "PUT /v1/vlan-inventories/{inventory}",
+	"POST /v1/vlan-services/{service}/retry", "PUT /v1/allocations/{key}", "PUT /v1/log-level", "PUT /v1/uid-pools/{pool}", "PUT /v1/vlan-inventories/{inventory}",
 	"PUT /v1/vlan-services/{service}",
 }
 

@@ -103,17 +103,20 @@ func (s *server) shutdown() {
 // guard reads the body, bounded in size and time, and answers a panic.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		counted := &countedWriter{ResponseWriter: w, status: http.StatusOK}
+		answered := s.a.metrics.Request()
+		defer func() { answered(counted.status) }()
 		defer func() {
 			if v := recover(); v != nil {
 				s.a.log.Error("request panicked", zap.String("path", r.URL.Path), zap.Any("panic", v), zap.Stack("stack"))
-				writeProblem(w, problem.New(problem.CodeInternal, "bug: the agent failed at %s %s; its log says where", r.Method, r.URL.Path))
+				writeProblem(counted, problem.New(problem.CodeInternal, "bug: the agent failed at %s %s; its log says where", r.Method, r.URL.Path))
 			}
 		}()
 		if err := bounded(w, r); err != nil {
-			writeProblem(w, err)
+			writeProblem(counted, err)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(counted, r)
 	})
 }
 
@@ -150,7 +153,7 @@ type callerKey struct{}
 
 // admit lets those pass who may ask, before anything of the request is read.
 func (s *server) admit(ctx huma.Context, next func(huma.Context)) {
-	who, err := s.a.gate.admit(ctx.Context())
+	who, err := s.a.now.Load().gate.admit(ctx.Context())
 	if err != nil {
 		_, w := humago.Unwrap(ctx)
 		writeProblem(w, err)

@@ -35,8 +35,9 @@ func (d *door) Close() error {
 }
 
 // openDoor listens on a Unix socket, instead of what a dead agent left there. A
-// live one is [problem.ErrHeld], with its answer.
-func openDoor(ctx context.Context, path string, groups []group, s seam.Seam) (*door, error) {
+// live one is [problem.ErrHeld], with its answer. A given listener is taken as it is,
+// with the mode that its owner gave it, and stays when the door is closed.
+func openDoor(ctx context.Context, path string, given net.Listener, groups []group, s seam.Seam) (*door, error) {
 	if len(path) >= maxSocketPath {
 		return nil, problem.New(problem.CodeInvalid, "socket path %s has %d bytes: a socket's address takes less than %d", path, len(path), maxSocketPath)
 	}
@@ -46,6 +47,9 @@ func openDoor(ctx context.Context, path string, groups []group, s seam.Seam) (*d
 	lock, err := takeLock(path+".lock", "socket "+path, s)
 	if err != nil {
 		return nil, withAnswer(ctx, err, path)
+	}
+	if given != nil {
+		return &door{given, lock}, nil
 	}
 	l, err := listenAt(ctx, path, groups, s)
 	if err != nil {

@@ -42,23 +42,7 @@ func (s *server) routes() {
 	s.checkRoutes()
 	tags := []string{"status"}
 	add(s, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Summary: "How agent, node and cluster are; answers always", Tags: tags}, s.status)
-	open(s, huma.Operation{OperationID: "get-health", Method: http.MethodGet, Path: "/healthz", Summary: "The agent runs", Tags: tags}, s.health)
-	open(s, huma.Operation{OperationID: "get-ready", Method: http.MethodGet, Path: "/readyz", Summary: "A uid request would be served; 503 with the reasons else", Tags: tags}, s.isReady)
-}
-
-func (s *server) health(context.Context, *struct{}) (*healthOut, error) {
-	out := &healthOut{}
-	out.Body.Status = "ok"
-	return out, nil
-}
-
-func (s *server) isReady(ctx context.Context, _ *struct{}) (*healthOut, error) {
-	if code, why := s.a.notReady(); len(why) > 0 {
-		e := problem.New(code, "node %s is not ready: %s", s.a.cfg.Node, why[0])
-		e.Notes = why[1:]
-		return nil, e
-	}
-	return s.health(ctx, nil)
+	s.operationRoutes()
 }
 
 // notReady says why a uid request would be refused, the weightiest reason first.
@@ -101,7 +85,7 @@ func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut,
 	_, why := a.notReady()
 	st := api.Status{
 		Node: a.cfg.Node, State: nodeStarting, Version: a.cfg.Version, PID: a.pid, Socket: a.cfg.Socket,
-		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why,
+		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why, Settings: a.now.Load().settings,
 		Pools: []api.Pool{}, Nodes: []api.Node{}, Counts: map[string]uint64{}, Inventories: []api.Inventory{}, Services: map[string]uint64{},
 	}
 	if st.Endpoints == nil {

@@ -144,6 +144,8 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 	if err != nil {
 		return none, nil, nil, err
 	}
+	prover := uidpool.NewProver(reader)
+	prover.OnScan(a.metrics.Scanned)
 	home, err := leases.OpenHome(a.cfg.Data, a.cfg.Seam)
 	if err != nil {
 		return none, nil, nil, err
@@ -152,7 +154,7 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 	return leases.Identity{
 		Node: a.cfg.Node, Role: a.cfg.Role, Machine: machine, Boot: boot, PIDNS: pidns,
 		Version: a.cfg.Version, PID: a.pid, Address: host + ":" + a.cfg.Socket,
-	}, home, uidpool.NewProver(reader), nil
+	}, home, prover, nil
 }
 
 // engine reaches etcd and runs one engine until it ends.
@@ -165,9 +167,10 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 	if err := a.meta(ctx, client, home); err != nil {
 		return err
 	}
-	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.cfg.ScanEvery, Seam: a.cfg.Seam})
-	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log})}
+	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Hooks: a.metrics.Hooks(), Seam: a.cfg.Seam})
+	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log, Compensated: a.metrics.Compensated})}
 	a.set(c)
+	e.SetScanEvery(a.now.Load().scanEvery) // a reload may have come in between
 	ended := make(chan struct{})
 	run, stop := context.WithCancel(ctx)
 	defer stop()

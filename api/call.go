@@ -50,11 +50,11 @@ type call struct {
 
 func (q call) mutating() bool { return q.method != http.MethodGet }
 
-// do sends the call and decodes its answer into out (nil: none is wanted).
+// twice sends the call and decodes its answer into out (nil: none is wanted).
 // status is the answer's, 0 without one. A call with a key, or that repeats,
 // whose answer was lost is sent once more: both are the same request. Unless the
 // repetition settles what became of the first, it stays unknown.
-func (c *Client) do(ctx context.Context, q call, out any) (status int, err error) {
+func (c *Client) twice(ctx context.Context, q call, out any) (status int, err error) {
 	status, err = c.once(ctx, q, out)
 	if (q.key != "" || q.repeats) && status == 0 && errors.Is(err, ErrOutcomeUnknown) && ctx.Err() == nil {
 		again, repeated := c.once(ctx, q, out)

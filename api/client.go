@@ -47,6 +47,12 @@ type Options struct {
 	// negative means that contexts alone bound calls.
 	Timeout time.Duration
 
+	// Retry is how long a call is sent again that did nothing because the agent or
+	// etcd did not answer, or whose answer was lost and that is harmless to repeat
+	// (reads, requests with a key, releases): so that a restart of the agent is not
+	// noticed. 0: not at all.
+	Retry time.Duration
+
 	// WatchInterval is the pause between two looks at a watched grant (see
 	// [LockedUID.Lost]). 0 means a second.
 	WatchInterval time.Duration
@@ -61,6 +67,7 @@ type Client struct {
 	address   address
 	http      *http.Client
 	timeout   time.Duration
+	retry     time.Duration
 	interval  time.Duration
 	userAgent string
 	closed    chan struct{}
@@ -74,6 +81,7 @@ func New(o Options) *Client {
 		address:   parseAddress(o.Agent),
 		http:      o.HTTPClient,
 		timeout:   o.Timeout,
+		retry:     o.Retry,
 		interval:  o.WatchInterval,
 		userAgent: o.UserAgent,
 		closed:    make(chan struct{}),

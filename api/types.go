@@ -265,6 +265,33 @@ type Status struct {
 	Services    map[string]uint64 `json:"services"`
 	// Unreadable are keys under the root that this version cannot read.
 	Unreadable []string `json:"unreadable,omitempty"`
+	// Settings is the configuration as it is in effect.
+	Settings []Setting `json:"settings,omitempty"`
+}
+
+// Where a setting's value comes from, in rising precedence.
+const (
+	SourceDefault     = "default"
+	SourceFile        = "file"
+	SourceEnvironment = "environment"
+	SourceFlag        = "flag"
+	// SourceOperator is a change while the agent runs, until its next reload.
+	SourceOperator = "operator"
+)
+
+// Setting is one setting of an agent, as it is in effect.
+type Setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source string `json:"source" enum:"default,file,environment,flag,operator"`
+	Where  string `json:"where,omitempty" doc:"FILE:LINE, or the variable's name"`
+	// Reloads tells that SIGHUP changes it; others need a restart.
+	Reloads bool `json:"reloads,omitempty"`
+}
+
+// LogLevel is how much an agent logs.
+type LogLevel struct {
+	Level string `json:"level" enum:"debug,info,warn,error"`
 }
 
 // ProblemBody is RFC 9457 problem JSON with idpool's fields.

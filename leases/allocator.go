@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -45,6 +46,8 @@ type Options struct {
 	// ScanEvery is how often the node looks for idle, orphaned and foreign ids
 	// when nothing tells it to; 0 is 10 s.
 	ScanEvery time.Duration
+	// Hooks, if set, are told what the engine does.
+	Hooks *Hooks
 	// Seam, if set, is where tests break what an operation does; see package seam.
 	Seam seam.Seam
 }
@@ -52,13 +55,17 @@ type Options struct {
 // Allocator grants, confirms, releases and frees ids for one node. Make it with
 // [New], run it with [Allocator.Run].
 type Allocator struct {
-	client  *cluster.Client
-	keys    cluster.Keys
-	id      Identity
-	log     *zap.Logger
-	prover  Prover
-	scan    time.Duration
+	client *cluster.Client
+	keys   cluster.Keys
+	id     Identity
+	log    *zap.Logger
+	prover Prover
+	// When the loops last moved.
+	janitorPulse, reaperPulse pulse
+
+	scan    atomic.Int64 // nanoseconds between two scans without a reason
 	seam    seam.Seam
+	hooks   *Hooks
 	mirror  *Mirror
 	session *Session
 	batch   *batcher
@@ -79,21 +86,28 @@ type Allocator struct {
 // New prepares an allocator; nothing runs and nothing is written yet.
 func New(o Options) *Allocator {
 	a := &Allocator{
-		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, scan: o.ScanEvery, seam: o.Seam,
+		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, seam: o.Seam,
 		ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		flying: map[Ref]int64{}, keysNow: map[string]*sf{}, rotated: map[string]uint32{}, landed: make(chan struct{}),
 	}
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
-	if a.scan == 0 {
-		a.scan = 10 * time.Second
-	}
+	a.SetScanEvery(o.ScanEvery)
 	a.mirror = NewMirror(a.keys, o.Identity.Node, a.log)
 	a.session = newSession(o.Client, o.Identity, o.Home, a.log, a.firstProof)
 	a.batch = newBatcher(o.Client, a.session, a.noteWrite)
+	a.hooks, a.session.hooks, a.batch.hooks = o.Hooks, o.Hooks, o.Hooks
 	a.commit = a.batch.submit
 	return a
+}
+
+// SetScanEvery changes Options.ScanEvery, from the next look on.
+func (a *Allocator) SetScanEvery(d time.Duration) {
+	if d == 0 {
+		d = 10 * time.Second
+	}
+	a.scan.Store(int64(d))
 }
 
 // Mirror is the allocator's copy of what etcd holds.

@@ -3,6 +3,7 @@ package leases
 import (
 	"context"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -28,6 +29,7 @@ type batcher struct {
 	session *Session
 	queue   chan *child
 	onWrite func(rev int64)
+	hooks   *Hooks
 	// send is client.Commit; tests put a network between that loses and delays.
 	send func(ctx context.Context, cmps []clientv3.Cmp, then, els []clientv3.Op) (*clientv3.TxnResponse, error)
 
@@ -214,7 +216,9 @@ func (b *batcher) settle(ctx context.Context, batch []*child) {
 			finish(batch, childResult{err: errPaused})
 			return
 		}
+		began := time.Now()
 		resp, err := b.attempt(ctx, g, batch)
+		b.hooks.committed(len(batch), resp, err, time.Since(began))
 		b.end()
 		switch {
 		case err == nil && resp.Succeeded:

@@ -216,7 +216,7 @@ func (s *Session) close(ctx context.Context) {
 	g := s.guard
 	s.mu.Unlock()
 	if g != nil {
-		s.lost(g, errors.New("closed"))
+		s.lost(g, errClosed)
 		s.revoke(ctx, g.lease)
 	}
 }

@@ -22,6 +22,13 @@ import (
 // ErrKeyConflict, ErrKeyEnded, ErrNoProof, ErrFenced, ErrFrozen, ErrUnavailable,
 // ErrOutcomeUnknown.
 func (a *Allocator) Grant(ctx context.Context, req GrantRequest) (*Grant, error) {
+	began := time.Now()
+	g, err := a.grant(ctx, req)
+	a.hooks.granted(req, g, err, time.Since(began))
+	return g, err
+}
+
+func (a *Allocator) grant(ctx context.Context, req GrantRequest) (*Grant, error) {
 	if err := req.check(); err != nil {
 		return nil, err
 	}

@@ -38,13 +38,16 @@ func (a *Allocator) janitor(ctx context.Context) error {
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
 	var scanned, reported time.Duration
+	ctx, stop := a.janitorPulse.begin(ctx)
+	defer stop()
 	for {
+		beat(ctx)
 		a.settleOrphans(ctx)
 		c := a.chores()
 		a.each(ctx, c.sweep, a.sweepBoot)
 		a.each(ctx, c.relock, a.relock)
 		a.each(ctx, c.lapse, a.lapse)
-		due := BootTime()-scanned > a.scan
+		due := BootTime()-scanned > time.Duration(a.scan.Load())
 		gap := a.reportGap()
 		if c.again {
 			gap += time.Second
@@ -177,6 +180,7 @@ func (a *Allocator) inspect(ctx context.Context, c chores, all bool) bool {
 // each runs f for all refs, so many at a time that they share transactions.
 func (a *Allocator) each(ctx context.Context, refs []Ref, f func(context.Context, Ref) error) {
 	one := func(ref Ref) {
+		defer beat(ctx)
 		short, cancel := a.budget(ctx)
 		defer cancel()
 		if err := f(short, ref); err != nil && ctx.Err() == nil {
@@ -339,6 +343,7 @@ func (a *Allocator) strangers(ctx context.Context, used idset.Set) {
 				if !v.takenIn(space).Contains(ref.ID) {
 					found[ref] = stranger{name, p.Val.Block}
 				} else if c := v.claims[ref].Val; c != nil && c.State.held() && !a.sameMachine(v, c) {
+					a.hooks.foreign(true)
 					a.log.Warn("foreign use: a granted uid runs on a node that it was not granted to", refField(ref), zap.Strings("granted_to", c.NodeNames()), zap.String("runs_on", a.id.Node))
 				}
 			}

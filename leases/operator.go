@@ -13,7 +13,9 @@ import (
 // foreign writes down that an id is in use on this node although nobody was
 // granted it: it stays out of the pool until it is proven unused.
 func (a *Allocator) foreign(ctx context.Context, ref Ref, pool string, block uint32) error {
+	found := false
 	_, err := a.update(ctx, "foreign", []Ref{ref}, func(s *snap) (*plan, error) {
+		found = s.claims[ref].Val == nil
 		if s.claims[ref].Val != nil {
 			return nil, nil
 		}
@@ -21,6 +23,9 @@ func (a *Allocator) foreign(ctx context.Context, ref Ref, pool string, block uin
 		c.ReasonCode, c.Reason = ReasonForeign, "in use on "+a.id.Node+" although nobody was granted it"
 		return &plan{edits: []edit{{ref: ref, after: c, lock: lockKeep}}}, nil
 	})
+	if err == nil && found {
+		a.hooks.foreign(false)
+	}
 	return err
 }
 

@@ -30,7 +30,10 @@ type duties struct {
 func (a *Allocator) reap(ctx context.Context) error {
 	tick := time.NewTicker(glance)
 	defer tick.Stop()
+	ctx, stop := a.reaperPulse.begin(ctx)
+	defer stop()
 	for {
+		beat(ctx)
 		d := a.duties()
 		if d.elect {
 			a.elect(ctx)

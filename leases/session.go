@@ -25,6 +25,7 @@ type Session struct {
 	audit  *audit
 	log    *zap.Logger
 	proof  func(context.Context) *Proof
+	hooks  *Hooks
 
 	raising sync.Mutex // one raise at a time
 
@@ -112,6 +113,7 @@ func (s *Session) lost(g *guard, why error) {
 		close(s.changed)
 		s.changed = make(chan struct{})
 		s.log.Warn("session lost", zap.String("node", s.id.Node), zap.Error(why))
+		s.hooks.lost(why)
 	}
 }
 

@@ -294,3 +294,24 @@ func CodeOf(err error) Code {
 	}
 	return CodeInternal
 }
+
+// Gather makes one refusal of several: the first, with the others as notes. It is
+// nil of none, and [CodeInvalid] where the first has no code.
+func Gather(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	first := &Error{Code: CodeInvalid, Detail: errs[0].Error()}
+	var p *Error
+	if errors.As(errs[0], &p) {
+		copied := *p
+		first = &copied
+	}
+	for _, err := range errs[1:] {
+		first.Note("also: %s", err)
+		if errors.As(err, &p) {
+			first.Try = append(first.Try, p.Try...)
+		}
+	}
+	return first
+}

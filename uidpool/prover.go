@@ -36,6 +36,22 @@ func NewProver(r *Reader) *Prover {
 	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}}
 }
 
+// OnScan sets what is told of each scan: how long it took, how many tasks it read,
+// and why it proves nothing, if so. Set it before the prover is used.
+func (p *Prover) OnScan(f func(took time.Duration, tasks int, err error)) {
+	scan := p.shared.scan
+	p.shared.scan = func(ctx context.Context) (*Snapshot, error) {
+		began := time.Now()
+		s, err := scan(ctx)
+		tasks := 0
+		if s != nil {
+			tasks = s.Tasks
+		}
+		f(time.Since(began), tasks, err)
+		return s, err
+	}
+}
+
 // InUse implements [leases.Prover] by one exact scan, shared by all who wait. The
 // view of the node's processes is checked with every scan.
 func (p *Prover) InUse(ctx context.Context, maxAge time.Duration) (idset.Set, error) {

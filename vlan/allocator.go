@@ -28,6 +28,9 @@ type Options struct {
 	// Open makes the inventory that a definition describes, on the node that keeps
 	// it; nil is [NewFileInventory]. It is called once a definition.
 	Open func(inventory string, def leases.Outside) (Inventory, error)
+	// Compensated, if set, is told that a service's VLANs begin to be given back
+	// because something failed, nobody confirmed, or somebody crashed.
+	Compensated func()
 	// Self names this process, for [Allocator.Exec]; nil: the service's hold is
 	// ConfirmWithin, which Exec extends while it works.
 	Self func() (leases.Requester, error)
@@ -50,7 +53,9 @@ type Allocator struct {
 	log    *zap.Logger
 	open   func(string, leases.Outside) (Inventory, error)
 	self   func() (leases.Requester, error)
-	mine   string // what this process writes into a service's lock
+	// compensated may be nil.
+	compensated func()
+	mine        string // what this process writes into a service's lock
 
 	mu    sync.Mutex        // guards the fields below
 	files map[string]opened // outside inventories, by name
@@ -64,7 +69,7 @@ type opened struct {
 
 // NewAllocator prepares an allocator; nothing runs yet.
 func NewAllocator(o Options) *Allocator {
-	a := &Allocator{engine: o.Engine, log: o.Log, open: o.Open, self: o.Self, files: map[string]opened{}}
+	a := &Allocator{engine: o.Engine, log: o.Log, open: o.Open, self: o.Self, compensated: o.Compensated, files: map[string]opened{}}
 	if a.log == nil {
 		a.log = zap.NewNop()
 	}
@@ -215,7 +220,27 @@ func (a *Allocator) write(ctx context.Context, point string, d leases.Document, 
 		}
 	}
 	_, err := a.engine.ChangeDocument(ctx, point, ch)
+	if err == nil && a.compensated != nil {
+		if was, e := read(d, ok); e == nil && compensates(was, do) {
+			a.compensated()
+		}
+	}
 	return err
+}
+
+// compensates tells whether a change begins a compensation; a deletion is none.
+func compensates(was *Service, do *decision) bool {
+	s := do.after
+	if s == nil || was != nil && was.State == Deallocating {
+		return false
+	}
+	switch s.State {
+	case Deallocating:
+		return s.Then == Failed || s.Then == Rejected
+	case Failed, Rejected:
+		return len(do.ends) > 0
+	}
+	return false
 }
 
 // outside tells of each inventory whether it is kept in a file. ErrNotFound

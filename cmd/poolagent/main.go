@@ -29,7 +29,7 @@ func main() {
 
 // run is poolagent without the process around it; it returns the exit code.
 func run(ctx context.Context, args, environ []string, out, errs io.Writer) int {
-	cmd := newCommand(environ, errs)
+	cmd := newCommand(args, environ, errs)
 	cmd.SetArgs(args)
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
@@ -51,8 +51,9 @@ func run(ctx context.Context, args, environ []string, out, errs io.Writer) int {
 	return p.Code.ExitCode()
 }
 
-func newCommand(environ []string, errs io.Writer) *cobra.Command {
+func newCommand(args, environ []string, errs io.Writer) *cobra.Command {
 	o := newOptions(environ)
+	o.args = args
 	cmd := &cobra.Command{
 		Use:   "poolagent (--endpoints URL,… | --embedded)",
 		Short: "The idpool agent of a node",
@@ -78,16 +79,28 @@ func (o *options) run(cmd *cobra.Command, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cfg.Seam = faults()
-	log := newLog(cfg.LogLevel, errs)
+	if err := o.located(cfg.Faults()); err != nil {
+		return err
+	}
+	if o.check {
+		if err := o.located(agent.Check(cfg)); err != nil {
+			return err
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "the configuration of node %s is fine\n", cfg.Node)
+		return nil
+	}
+	cfg.Seam, cfg.Settings = faults(), o.settings(cmd.Flags())
+	level := zap.NewAtomicLevel()
+	cfg.Level = &level
+	log := newLog(cfg, errs)
+	if cfg.Listener, err = activated(cfg.Socket); err != nil {
+		return err
+	}
 	a, err := agent.New(cfg, log)
 	if err != nil {
 		return err
 	}
-	if o.check {
-		fmt.Fprintf(cmd.OutOrStdout(), "the configuration of node %s is fine\n", cfg.Node)
-		return nil
-	}
+	m := newManager(a, &reloader{agent: a, args: o.args, environ: o.environ, log: log}, log)
 	ended := make(chan struct{})
 	var g errgroup.Group
 	g.Go(func() error {
@@ -102,14 +115,17 @@ func (o *options) run(cmd *cobra.Command, errs io.Writer) error {
 		}
 		return nil
 	})
+	g.Go(func() error {
+		m.run(cmd.Context(), ended)
+		return nil
+	})
 	return g.Wait()
 }
 
 // newLog logs JSON, or lines for people on a terminal.
-func newLog(level string, errs io.Writer) *zap.Logger {
-	least, err := zapcore.ParseLevel(level)
-	if err != nil {
-		least = zapcore.InfoLevel // refused by Validate
+func newLog(cfg agent.Config, errs io.Writer) *zap.Logger {
+	if least, err := zapcore.ParseLevel(cfg.LogLevel); err == nil { // else refused by Validate
+		cfg.Level.SetLevel(least)
 	}
 	conf := zap.NewProductionEncoderConfig()
 	conf.EncodeTime = zapcore.ISO8601TimeEncoder
@@ -118,7 +134,7 @@ func newLog(level string, errs io.Writer) *zap.Logger {
 		conf.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(conf)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(errs)), least))
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(errs)), cfg.Level))
 }
 
 func terminal(w io.Writer) bool {

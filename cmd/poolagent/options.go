@@ -2,15 +2,11 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"io"
-	"os"
+	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
-	"gopkg.in/yaml.v3"
 
 	"github.com/idpool/idpool/agent"
 	"github.com/idpool/idpool/api"
@@ -21,23 +17,26 @@ import (
 // envPrefix begins the environment's names of settings.
 const envPrefix = "IDPOOL_"
 
-// maxFile bounds the configuration file.
-const maxFile = 1 << 20
-
 // options are the flags, whatever they come from.
 type options struct {
 	cfg     agent.Config
 	file    string
 	check   bool
+	args    []string
 	environ []string
+	// origins says where the settings come from that have not their default.
+	origins map[string]origin
 }
+
+// origin is where a setting's value comes from.
+type origin struct{ source, where string }
 
 // notSettings are flags about one run: they stand neither in file nor
 // environment. --config itself may come from the environment.
 var notSettings = []string{"help", "version", "check-config"}
 
 func newOptions(environ []string) *options {
-	return &options{cfg: agent.Default(), environ: environ}
+	return &options{cfg: agent.Default(), environ: environ, origins: map[string]origin{}}
 }
 
 func (o *options) bind(flags *pflag.FlagSet) {
@@ -61,50 +60,91 @@ func (o *options) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.Groups, "group", nil, "a group that may ask for uids, beside root; may be given several times")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&o.file, "config", "", "YAML file with settings")
-	flags.BoolVar(&o.check, "check-config", false, "check the configuration and end")
+	flags.BoolVar(&o.check, "check-config", false, "check the configuration, and the files, groups and directories it names, and end")
 }
 
 // config completes the flags that were not given from the environment and the
 // file. Validity is for the agent to say.
 func (o *options) config(flags *pflag.FlagSet) (agent.Config, error) {
 	given := map[string]bool{}
-	flags.Visit(func(f *pflag.Flag) { given[f.Name] = true })
-	env, err := o.environment(flags)
-	if err != nil {
-		return o.cfg, err
-	}
+	flags.Visit(func(f *pflag.Flag) {
+		given[f.Name] = true
+		o.origins[f.Name] = origin{api.SourceFlag, "--" + f.Name}
+	})
+	env := o.environment(flags)
 	if v, ok := env["config"]; ok && !given["config"] {
 		o.file = v
 	}
-	file, err := o.readFile()
+	entries, err := readFile(o.file, flags)
 	if err != nil {
 		return o.cfg, err
 	}
-	for name, value := range file {
-		if _, later := env[name]; given[name] || later {
+	var faults []error
+	for _, e := range entries {
+		if _, later := env[e.name]; given[e.name] || later {
 			continue
 		}
-		if err := set(flags, name, value); err != nil {
-			return o.cfg, problem.New(problem.CodeInvalid, "%s: %s: %v", o.file, name, err)
+		if err := e.set(flags.Lookup(e.name)); err != nil {
+			faults = append(faults, problem.New(problem.CodeInvalid, "%s: %s: %v", e.where, e.name, err))
 		}
+		o.origins[e.name] = origin{api.SourceFile, e.where}
 	}
-	for name, value := range env {
+	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if given[name] {
 			continue
 		}
-		if err := set(flags, name, value); err != nil {
-			return o.cfg, problem.New(problem.CodeInvalid, "environment %s: %v", envName(name), err)
+		if err := set(flags.Lookup(name), env[name]); err != nil {
+			faults = append(faults, problem.New(problem.CodeInvalid, "environment %s: %v", envName(name), err))
 		}
+		o.origins[name] = origin{api.SourceEnvironment, envName(name)}
 	}
-	return o.cfg, nil
+	return o.cfg, problem.Gather(faults)
 }
 
-func set(flags *pflag.FlagSet, name, value string) error {
-	f := flags.Lookup(name)
+func set(f *pflag.Flag, value string) error {
 	if slice, ok := f.Value.(pflag.SliceValue); ok && value == "" {
 		return slice.Replace(nil)
 	}
 	return f.Value.Set(value)
+}
+
+// settings are all settings as they are in effect, by name.
+func (o *options) settings(flags *pflag.FlagSet) []api.Setting {
+	var all []api.Setting
+	flags.VisitAll(func(f *pflag.Flag) {
+		if slices.Contains(notSettings, f.Name) || f.Name == "config" {
+			return
+		}
+		s := api.Setting{Name: f.Name, Value: f.Value.String(), Source: api.SourceDefault, Reloads: slices.Contains(agent.Reloads, f.Name)}
+		if slice, ok := f.Value.(pflag.SliceValue); ok {
+			s.Value = strings.Join(slice.GetSlice(), ",")
+		}
+		if from, ok := o.origins[f.Name]; ok {
+			s.Source, s.Where = from.source, from.where
+		}
+		all = append(all, s)
+	})
+	return all
+}
+
+// located makes one refusal of what is wrong with settings; each says where its
+// setting stands.
+func (o *options) located(faults []agent.Fault) error {
+	var all []error
+	for _, f := range faults {
+		from, ok := o.origins[f.Setting]
+		var p *problem.Error
+		if ok && errors.As(f.Err, &p) {
+			there := *p
+			there.Detail = from.where + ": " + f.Err.Error()
+			if from.source == api.SourceEnvironment {
+				there.Detail = "environment " + there.Detail
+			}
+			f.Err = &there
+		}
+		all = append(all, f.Err)
+	}
+	return problem.Gather(all)
 }
 
 func envName(flag string) string {
@@ -113,7 +153,7 @@ func envName(flag string) string {
 
 // environment reads IDPOOL_*, each of which names a flag, but for those that are
 // other programs': poolctl has the same prefix.
-func (o *options) environment(flags *pflag.FlagSet) (map[string]string, error) {
+func (o *options) environment(flags *pflag.FlagSet) map[string]string {
 	byName := map[string]string{}
 	flags.VisitAll(func(f *pflag.Flag) {
 		if !slices.Contains(notSettings, f.Name) {
@@ -127,82 +167,5 @@ func (o *options) environment(flags *pflag.FlagSet) (map[string]string, error) {
 			values[flag] = value
 		}
 	}
-	return values, nil
-}
-
-// settings is the file: the flags' names, no others.
-type settings struct {
-	Node               *string        `yaml:"node"`
-	Endpoints          []string       `yaml:"endpoints"`
-	Embedded           *bool          `yaml:"embedded"`
-	EmbeddedListen     *string        `yaml:"embedded-listen"`
-	Data               *string        `yaml:"data"`
-	Socket             *string        `yaml:"socket"`
-	CA                 *string        `yaml:"etcd-ca"`
-	Cert               *string        `yaml:"etcd-cert"`
-	Key                *string        `yaml:"etcd-key"`
-	ServerName         *string        `yaml:"etcd-server-name"`
-	Root               *string        `yaml:"root"`
-	LeaseTTL           *time.Duration `yaml:"lease-ttl"`
-	ScanEvery          *time.Duration `yaml:"scan-every"`
-	Role               *string        `yaml:"role"`
-	AcceptPIDNamespace *bool          `yaml:"accept-pid-namespace"`
-	Group              []string       `yaml:"group"`
-	LogLevel           *string        `yaml:"log-level"`
-}
-
-// readFile reads the file of --config as values of flags.
-func (o *options) readFile() (map[string]string, error) {
-	if o.file == "" {
-		return nil, nil
-	}
-	f, err := os.Open(o.file)
-	if err != nil {
-		return nil, problem.Wrap(problem.CodeInvalid, err, "read the configuration")
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, problem.Wrap(problem.CodeInvalid, err, "read the configuration")
-	}
-	if len(raw) > maxFile {
-		return nil, problem.New(problem.CodeInvalid, "configuration %s is longer than %d bytes", o.file, maxFile)
-	}
-	var s settings
-	dec := yaml.NewDecoder(strings.NewReader(string(raw)))
-	dec.KnownFields(true)
-	if err := dec.Decode(&s); err != nil && !errors.Is(err, io.EOF) {
-		return nil, problem.New(problem.CodeInvalid, "configuration %s: %s", o.file, strings.ReplaceAll(err.Error(), "\n", " "))
-	}
-	return s.values(), nil
-}
-
-// values are the settings given, as flags take them.
-func (s settings) values() map[string]string {
-	out := map[string]string{}
-	put := func(name string, v fmt.Stringer) { out[name] = v.String() }
-	for name, v := range map[string]*string{
-		"node": s.Node, "embedded-listen": s.EmbeddedListen, "data": s.Data, "socket": s.Socket, "etcd-ca": s.CA, "etcd-cert": s.Cert, "etcd-key": s.Key,
-		"etcd-server-name": s.ServerName, "root": s.Root, "role": s.Role, "log-level": s.LogLevel,
-	} {
-		if v != nil {
-			out[name] = *v
-		}
-	}
-	for name, v := range map[string]*bool{"embedded": s.Embedded, "accept-pid-namespace": s.AcceptPIDNamespace} {
-		if v != nil {
-			out[name] = fmt.Sprint(*v)
-		}
-	}
-	for name, v := range map[string]*time.Duration{"lease-ttl": s.LeaseTTL, "scan-every": s.ScanEvery} {
-		if v != nil {
-			put(name, *v)
-		}
-	}
-	for name, v := range map[string][]string{"endpoints": s.Endpoints, "group": s.Group} {
-		if v != nil {
-			out[name] = strings.Join(v, ",")
-		}
-	}
-	return out
+	return values
 }

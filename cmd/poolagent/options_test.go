@@ -112,7 +112,7 @@ func TestRun(t *testing.T) {
 		parts string // in out and errs together
 	}{
 		{[]string{"--version"}, 0, "poolagent "},
-		{[]string{"--embedded", "--node", "n1", "--check-config"}, 0, "node n1 is fine"},
+		{[]string{"--embedded", "--node", "n1", "--check-config", "--data", "/tmp/idpool-check", "--socket", "/tmp/idpool-check-socket"}, 0, "node n1 is fine"},
 		{[]string{"--node", "n1"}, 2, "poolagent: it is not said where etcd is\n  an etcd that exists:"},
 		{[]string{"--embedded", "--node", "n1", "--group", "no-such-group"}, 2, "no-such-group"},
 		{[]string{"--embeded"}, 2, "unknown flag: --embeded"},

@@ -66,9 +66,39 @@ func (f *Factory) printStatus(st api.Status) error {
 	}
 	if len(st.Nodes) > 0 {
 		fmt.Fprintln(f.Out)
-		return nodeSheet.table(f.Out, st.Nodes, wide, true)
+		if err := nodeSheet.table(f.Out, st.Nodes, wide, true); err != nil {
+			return err
+		}
+	}
+	if wide && len(st.Settings) > 0 {
+		fmt.Fprintln(f.Out)
+		return settingSheet.table(f.Out, st.Settings, wide, true)
 	}
 	return nil
+}
+
+// settingSheet is the configuration in effect.
+var settingSheet = sheet[api.Setting]{
+	kind: "setting",
+	id:   func(s api.Setting) string { return s.Name },
+	columns: []column[api.Setting]{
+		{head: "SETTING", cell: func(s api.Setting) string { return s.Name }},
+		{head: "VALUE", cell: func(s api.Setting) string { return s.Value }},
+		{head: "FROM", cell: func(s api.Setting) string { return s.Source }},
+		{head: "WHERE", cell: func(s api.Setting) string { return s.Where }},
+		{head: "RELOADS", cell: func(s api.Setting) string { return yes(s.Reloads) }},
+	},
+}
+
+// settingsText are the settings that have not their default.
+func settingsText(all []api.Setting) string {
+	var parts []string
+	for _, s := range all {
+		if s.Source != api.SourceDefault {
+			parts = append(parts, s.Name+"="+s.Value+" ("+s.Source+")")
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 func statusLines(st api.Status) [][2]string {
@@ -97,6 +127,7 @@ func statusLines(st api.Status) [][2]string {
 		{"no proof", st.NoProof},
 		{"uids", holdsText(st.Counts)},
 		{"services", servicesText(st.Services)},
+		{"settings", settingsText(st.Settings)},
 		{"unreadable", strings.Join(st.Unreadable, ", ")},
 	}
 }

@@ -1,0 +1,171 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/idpool/idpool/api"
+	"github.com/idpool/idpool/idset"
+)
+
+// activated starts the agent as systemd does: its socket is fd 3, ours and open
+// across restarts. env sets more of its environment.
+func (n *node) activated(l *net.UnixListener, args []string, env ...string) {
+	n.w.t.Helper()
+	f, err := l.File()
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	defer f.Close()
+	argv := append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh", filepath.Join(bin, "poolagent"), "--node", n.name,
+		"--endpoints", strings.Join(n.w.etcd.Endpoints(), ","), "--data", filepath.Join(n.w.dir, n.name), "--socket", n.socket, "--accept-pid-namespace"}, args...)
+	n.cmd = exec.Command("/bin/sh", argv...)
+	n.cmd.Env = append(append(os.Environ(), "LISTEN_FDS=1", "LISTEN_FDNAMES=agent"), env...)
+	n.cmd.ExtraFiles = []*os.File{f}
+	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
+	if err := n.cmd.Start(); err != nil {
+		n.w.t.Fatal(err)
+	}
+	n.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) { _ = cmd.Wait(); close(exited) }(n.cmd, n.exited)
+}
+
+// listen opens the node's socket, as the socket unit does.
+func (n *node) listen() *net.UnixListener {
+	n.w.t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: n.socket})
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	n.w.t.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// terminate ends the agent with SIGTERM and wants exit code 0.
+func (n *node) terminate() {
+	n.w.t.Helper()
+	_ = n.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.exited:
+	case <-time.After(time.Minute):
+		n.w.t.Fatalf("agent %s does not stop", n.name)
+	}
+	if code := n.cmd.ProcessState.ExitCode(); code != 0 {
+		n.w.t.Fatalf("agent %s stopped with %d", n.name, code)
+	}
+}
+
+// load asks for uids and gives them back until ctx ends.
+type load struct {
+	done    atomic.Int64
+	longest atomic.Int64 // of one call, in nanoseconds
+	mu      sync.Mutex   // guards failed
+	failed  []error
+}
+
+func (l *load) run(ctx context.Context, n *node, who int) {
+	client := api.New(api.Options{Agent: "unix://" + n.socket, Retry: 5 * time.Second})
+	defer client.Close()
+	for i := 0; ctx.Err() == nil; i++ {
+		key := fmt.Sprintf("w%d-%d", who, i)
+		began := time.Now()
+		_, err := client.Grant(context.Background(), api.UIDRequest{Pool: "p", Key: key, Wait: 5 * time.Second})
+		if err == nil {
+			_, err = client.UIDs().ReleaseKey(context.Background(), key)
+		}
+		if took := int64(time.Since(began)); took > l.longest.Load() {
+			l.longest.Store(took)
+		}
+		if err != nil {
+			l.mu.Lock()
+			l.failed = append(l.failed, fmt.Errorf("%s: %w", key, err))
+			l.mu.Unlock()
+			return
+		}
+		l.done.Add(1)
+	}
+}
+
+// TestRestartUnderLoad: an agent that is restarted on a socket that stays open loses
+// no lock, and fails no request that may wait.
+func TestRestartUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	n := w.node("n1")
+	l := n.listen()
+	short := []string{"--lease-ttl", "20s", "--scan-every", "300ms"}
+	n.activated(l, short)
+	n.ready()
+	n.must("uid", "pool", "set", "p", ownRange(300))
+	kept, err := n.client.Grant(t.Context(), api.UIDRequest{Pool: "p", Key: "kept", Count: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var work load
+	var all sync.WaitGroup
+	for who := range 6 {
+		all.Go(func() { work.run(ctx, n, who) })
+	}
+	progress := func() {
+		from := work.done.Load()
+		w.eventually("the load goes on", time.Minute, func(context.Context) error {
+			work.mu.Lock()
+			defer work.mu.Unlock()
+			if len(work.failed) == 0 && work.done.Load() < from+20 {
+				return errors.New("it stands still")
+			}
+			return errors.Join(work.failed...)
+		})
+	}
+	progress()
+	for range 3 {
+		n.terminate()
+		if left := w.keys("locks/uid/"); len(left) != 0 {
+			t.Logf("%d locks outlast the agent", len(left))
+		}
+		if claims := w.keys("claims/uid/"); len(claims) < 8 {
+			t.Errorf("%d claims are left while the agent is stopped", len(claims))
+		}
+		n.activated(l, short)
+		progress()
+	}
+	stop()
+	all.Wait()
+	t.Logf("%d uids were granted and released; the longest pair of calls took %v", work.done.Load(), time.Duration(work.longest.Load()))
+	if len(work.failed) > 0 {
+		t.Errorf("requests failed: %v", errors.Join(work.failed...))
+	}
+	for _, u := range kept.Items {
+		now, err := n.client.UIDs().Get(t.Context(), u.UID)
+		if err != nil || now.State != api.StateLocked || now.Token != kept.Token || !now.GrantedAt.Equal(*u.GrantedAt) {
+			t.Errorf("uid %d after the restarts: %+v, %v", u.UID, now, err)
+		}
+	}
+	w.eventually("the locks are back", 30*time.Second, func(context.Context) error {
+		var have idset.Set
+		for key := range w.keys("locks/uid/") {
+			var id uint32
+			if _, err := fmt.Sscanf(key[strings.LastIndexByte(key, '/')+1:], "%d", &id); err == nil {
+				have.Insert(id)
+			}
+		}
+		for _, u := range kept.Items {
+			if !have.Contains(u.UID) {
+				return fmt.Errorf("uid %d has no lock", u.UID)
+			}
+		}
+		return nil
+	})
+}
