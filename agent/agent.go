@@ -63,7 +63,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	groups, err := findGroups(cfg.Groups)
+	groups, err := findGroups(cfg)
 	if err != nil {
 		return nil, err
 	}

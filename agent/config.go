@@ -90,10 +90,18 @@ type Config struct {
 	// runs outside of the agent's pid namespace is not this node's affair.
 	AcceptPIDNamespace bool
 
-	// Groups may ask for uids, names or numbers, beside root. With one group the
-	// socket is its, mode 0660; with several anybody may connect and those that
-	// are in none are refused.
+	// Groups are requesters, by name or number: they may read, ask for ids, and end
+	// what they hold. Root, and the user that the agent runs as, may do everything.
+	// If one group alone is configured, whatever its role, the socket is its, mode
+	// 0660; with several anybody may connect and those that are in none are refused.
 	Groups []string
+
+	// OperatorGroups may do everything, as root may.
+	OperatorGroups []string
+
+	// ObserverGroups may read and change nothing. Who is in groups of several roles
+	// has the highest.
+	ObserverGroups []string
 
 	// LogLevel is the least level that is logged: debug, info, warn or error.
 	LogLevel string
@@ -151,8 +159,8 @@ func (c Config) Validate() error {
 	if c.Role != leases.RoleNode && c.Role != leases.RoleGateway {
 		bad("role %q is neither %s nor %s", c.Role, leases.RoleNode, leases.RoleGateway)
 	}
-	if len(c.Groups) > maxGroups {
-		bad("%d groups: at most %d may be named", len(c.Groups), maxGroups)
+	if n := len(c.Groups) + len(c.OperatorGroups) + len(c.ObserverGroups); n > maxGroups {
+		bad("%d groups: at most %d may be named", n, maxGroups)
 	}
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		bad("log-level %q: use debug, info, warn or error", c.LogLevel)

@@ -11,7 +11,7 @@ import (
 // RequestAsRoot is a request of root whose client is ctx.
 func (a *Agent) RequestAsRoot(ctx context.Context, pool string) error {
 	s := &server{a: a}
-	_, err := s.request(ctx, caller{name: "unix:0", operator: true}, &requestIn{Pool: pool})
+	_, err := s.request(ctx, newCaller(peer{}, "unix:0", operator), &requestIn{Pool: pool})
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -138,29 +139,42 @@ func bounded(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// add registers an endpoint for whoever may ask.
+// add registers an endpoint for those that have its role.
 func add[I, O any](s *server, op huma.Operation, f func(context.Context, caller, *I) (*O, error)) {
-	op.Middlewares = append(op.Middlewares, s.admit)
-	open(s, op, func(ctx context.Context, in *I) (*O, error) {
+	op.Middlewares = append(op.Middlewares, s.admit(accessOf(&op)))
+	register(s, op, func(ctx context.Context, in *I) (*O, error) {
 		return f(ctx, ctx.Value(callerKey{}).(caller), in)
 	})
 }
 
 type callerKey struct{}
 
-// admit lets those pass who may ask, before anything of the request is read.
-func (s *server) admit(ctx huma.Context, next func(huma.Context)) {
-	who, err := s.a.gate.admit(ctx.Context())
-	if err != nil {
-		_, w := humago.Unwrap(ctx)
-		writeProblem(w, err)
-		return
+// admit lets those pass who may, before anything of the request's body is read.
+func (s *server) admit(row access) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		who, err := s.a.gate.admit(ctx.Context())
+		if err == nil {
+			url := ctx.URL()
+			err = who.must(row.needs(ctx), fmt.Sprintf("%s %.200s refused", ctx.Method(), url.Path))
+		}
+		if err != nil {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, err)
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, who))
 	}
-	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
 // open registers an endpoint for everybody who can connect.
 func open[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	if accessOf(&op).least != anybody {
+		panic("bug: operation " + op.OperationID + " is open, and its row in the table of roles says otherwise")
+	}
+	register(s, op, f)
+}
+
+func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, maxBody
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)

@@ -58,7 +58,9 @@ func (o *options) bind(flags *pflag.FlagSet) {
 	flags.DurationVar(&c.ScanEvery, "scan-every", c.ScanEvery, "how often to look for idle and foreign uids")
 	flags.StringVar(&c.Role, "role", c.Role, "node, or gateway: grants no uid")
 	flags.BoolVar(&c.AcceptPIDNamespace, "accept-pid-namespace", false, "this container is the node: what runs outside of it is not its affair")
-	flags.StringSliceVar(&c.Groups, "group", nil, "a group that may ask for uids, beside root; may be given several times")
+	flags.StringSliceVar(&c.Groups, "group", nil, "a group of requesters: may read, ask, and end what it holds; may be given several times")
+	flags.StringSliceVar(&c.OperatorGroups, "operator-group", nil, "a group of operators: may do everything, as root may")
+	flags.StringSliceVar(&c.ObserverGroups, "observer-group", nil, "a group of observers: may read")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
 	flags.StringVar(&o.file, "config", "", "YAML file with settings")
 	flags.BoolVar(&o.check, "check-config", false, "check the configuration and end")
@@ -148,6 +150,8 @@ type settings struct {
 	Role               *string        `yaml:"role"`
 	AcceptPIDNamespace *bool          `yaml:"accept-pid-namespace"`
 	Group              []string       `yaml:"group"`
+	OperatorGroup      []string       `yaml:"operator-group"`
+	ObserverGroup      []string       `yaml:"observer-group"`
 	LogLevel           *string        `yaml:"log-level"`
 }
 
@@ -199,7 +203,7 @@ func (s settings) values() map[string]string {
 			put(name, *v)
 		}
 	}
-	for name, v := range map[string][]string{"endpoints": s.Endpoints, "group": s.Group} {
+	for name, v := range map[string][]string{"endpoints": s.Endpoints, "group": s.Group, "operator-group": s.OperatorGroup, "observer-group": s.ObserverGroup} {
 		if v != nil {
 			out[name] = strings.Join(v, ",")
 		}
