@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -45,6 +46,8 @@ type Agent struct {
 	why       error
 	failed    bool // why is a failure
 	endpoints []string
+	// listens is the TCP address in use, "" if there is none.
+	listens string
 }
 
 // core is what an agent has once it reached etcd.
@@ -105,13 +108,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer door.lock.release()
 
+	port, creds, err := a.openPort()
+	if err != nil {
+		return errors.Join(err, door.Close())
+	}
+
 	base := context.WithoutCancel(ctx)
-	server := a.newServer(base)
+	server := a.newServer(base, creds)
 	work, endWork := context.WithCancel(base)
 	defer endWork()
 	done := make(chan struct{})
 	g, broken := errgroup.WithContext(base)
 	g.Go(func() error { return server.serve(door) })
+	if port != nil {
+		g.Go(func() error { return server.serve(port) })
+	}
 	g.Go(func() error {
 		defer close(done)
 		return a.work(work)
@@ -130,6 +141,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	err = g.Wait()
 	return errors.Join(err, door.Close())
+}
+
+// openPort listens on TCP where that is configured.
+func (a *Agent) openPort() (net.Listener, *credentials, error) {
+	if a.cfg.Listen == "" {
+		return nil, nil, nil
+	}
+	creds, err := loadCredentials(a.cfg.ListenTLS, a.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := openPort(a.cfg.Listen, creds)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listens = l.Addr().String()
+	return l, creds, nil
 }
 
 // leaveQuietly leaves the cluster if nothing here keeps the node. A refusal is

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/user"
@@ -31,6 +32,8 @@ type caller struct {
 	role role
 	// operator: it has that role, and may do to anybody's grants what it may to its own.
 	operator bool
+	// remote: it came over TCP, with a certificate.
+	remote bool
 }
 
 func newCaller(p peer, name string, r role) caller {
@@ -57,6 +60,10 @@ type gate struct {
 func (g gate) admit(ctx context.Context) (caller, error) {
 	p, ok := ctx.Value(peerKey{}).(peer)
 	if !ok || p.err != nil {
+		var refusal *problem.Error
+		if errors.As(p.err, &refusal) {
+			return caller{}, refusal
+		}
 		return caller{}, problem.New(problem.CodeForbidden, "it cannot be told who you are (%v)", p.err)
 	}
 	if p.cert != nil {
@@ -131,7 +138,7 @@ func (c caller) must(least role, what string) error {
 		return nil
 	}
 	e := problem.New(problem.CodeForbidden, "%s: that takes the role %s, and %s is %s", what, least, c.name, c.role)
-	if c.cert != nil {
+	if c.remote {
 		return e.Advise("a certificate of that role", "see docs/security.md")
 	}
 	return e.Advise("as root", "sudo poolctl …")
@@ -142,7 +149,7 @@ func (c caller) mustOperate(what string) error { return c.must(operator, what) }
 
 // mustBeLocal refuses what names a process of this machine for who is elsewhere.
 func (c caller) mustBeLocal(what string) error {
-	if c.cert == nil {
+	if !c.remote {
 		return nil
 	}
 	return problem.New(problem.CodeInvalid, "%s: you came over TCP, and a process is this machine's own affair", what).

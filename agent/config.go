@@ -2,8 +2,10 @@ package agent
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,6 +66,14 @@ type Config struct {
 	// Socket is where the agent answers, a path of less than 104 bytes. Its
 	// directory is made if missing.
 	Socket string
+
+	// Listen is HOST:PORT where the agent answers over TCP too, for callers with a
+	// certificate: TLS 1.3, both sides. Empty: on the socket alone. Without a HOST on
+	// all addresses; port 0 takes a free one, which the status tells.
+	Listen string
+
+	// ListenTLS are the files for Listen; all three, or none.
+	ListenTLS TLSFiles
 
 	// TLS are the files for https endpoints; with Embedded, the server's own for
 	// https listeners.
@@ -153,6 +163,7 @@ func (c Config) Validate() error {
 	case filepath.Clean(c.Socket) == filepath.Clean(c.Data):
 		bad("socket and data directory are both %s", c.Socket)
 	}
+	note(c.validateListen())
 	if c.ScanEvery < minScan || c.ScanEvery > maxScan {
 		bad("scan-every is %v: use %v to %v", c.ScanEvery, minScan, maxScan)
 	}
@@ -166,6 +177,28 @@ func (c Config) Validate() error {
 		bad("log-level %q: use debug, info, warn or error", c.LogLevel)
 	}
 	return gather(all)
+}
+
+// validateListen: TCP with certificates on both sides, or not at all.
+func (c Config) validateListen() error {
+	f := c.ListenTLS
+	if c.Listen == "" {
+		if f != (TLSFiles{}) {
+			return problem.New(problem.CodeInvalid, "tls-cert, tls-key or client-ca is set without listen: say where, or drop them").
+				Advise("listen", "poolagent --listen HOST:PORT …")
+		}
+		return nil
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || strings.ContainsAny(host, "/ ") || (n == 0 && port != "0") {
+		return problem.New(problem.CodeInvalid, "listen %q is no HOST:PORT", c.Listen)
+	}
+	if f.Cert == "" || f.Key == "" || f.ClientCA == "" {
+		return problem.New(problem.CodeInvalid, "listen %s lacks certificates: over TCP the agent answers only with TLS on both sides", c.Listen).
+			Advise("with them", "poolagent --listen %s --tls-cert FILE --tls-key FILE --client-ca FILE", c.Listen).
+			Advise("this machine alone", "drop --listen: the socket needs none")
+	}
+	return nil
 }
 
 func (c Config) validateEtcd() error {

@@ -25,7 +25,7 @@ func ShowKey(key string) string { return showKey(key) }
 
 // RootHandler answers every request as root's, as the socket's server does.
 func (a *Agent) RootHandler() http.Handler {
-	h := a.newServer(context.Background()).http.Handler
+	h := a.newServer(context.Background(), nil).http.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{})))
 	})

@@ -40,15 +40,17 @@ type server struct {
 	a    *Agent
 	api  huma.API
 	http *http.Server
+	// creds are for callers over TCP; nil without a port.
+	creds *credentials
 	// end ends all requests that still wait.
 	end context.CancelCauseFunc
 }
 
 // newServer builds the interface; base is what its requests live under.
-func (a *Agent) newServer(base context.Context) *server {
+func (a *Agent) newServer(base context.Context, creds *credentials) *server {
 	base, end := context.WithCancelCause(base)
 	mux := http.NewServeMux()
-	s := &server{a: a, end: end}
+	s := &server{a: a, end: end, creds: creds}
 	s.api = humago.New(mux, s.openAPI())
 	s.routes()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -58,7 +60,7 @@ func (a *Agent) newServer(base context.Context) *server {
 	// No WriteTimeout: a request may wait a day for a uid. Its body is bounded in
 	// size and time by the handler.
 	s.http = &http.Server{
-		Handler: s.guard(mux), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
+		Handler: s.guard(s.certified(mux)), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: stdLog,
 	}
 	return s
@@ -79,7 +81,7 @@ func (s *server) openAPI() huma.Config {
 // serve answers on the listener until shutdown.
 func (s *server) serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return problem.Wrap(problem.CodeInternal, err, "serve on %s", s.a.cfg.Socket)
+		return problem.Wrap(problem.CodeInternal, err, "serve on %s", l.Addr())
 	}
 	return nil
 }

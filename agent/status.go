@@ -109,6 +109,7 @@ func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut,
 	}
 	a.mu.Lock()
 	c := a.core
+	st.Listen = a.listens
 	a.mu.Unlock()
 	if c != nil {
 		c.addStatus(ctx, &st)

@@ -49,6 +49,10 @@ func (o *options) bind(flags *pflag.FlagSet) {
 	flags.StringVar(&c.EmbeddedListen, "embedded-listen", "", "further addresses of the embedded etcd for other agents: http://127.0.0.1:PORT, or https://IP:PORT")
 	flags.StringVar(&c.Data, "data", c.Data, "the agent's own directory, which must survive restarts")
 	flags.StringVar(&c.Socket, "socket", c.Socket, "where the agent answers")
+	flags.StringVar(&c.Listen, "listen", "", "HOST:PORT where it answers over TCP too, with certificates on both sides")
+	flags.StringVar(&c.ListenTLS.Cert, "tls-cert", "", "our certificate for --listen")
+	flags.StringVar(&c.ListenTLS.Key, "tls-key", "", "its private key")
+	flags.StringVar(&c.ListenTLS.ClientCA, "client-ca", "", "authorities of the certificates of those who call over TCP")
 	flags.StringVar(&c.TLS.CAFile, "etcd-ca", "", "authorities of etcd's certificates")
 	flags.StringVar(&c.TLS.CertFile, "etcd-cert", "", "our certificate for etcd")
 	flags.StringVar(&c.TLS.KeyFile, "etcd-key", "", "its private key")
@@ -140,6 +144,10 @@ type settings struct {
 	EmbeddedListen     *string        `yaml:"embedded-listen"`
 	Data               *string        `yaml:"data"`
 	Socket             *string        `yaml:"socket"`
+	Listen             *string        `yaml:"listen"`
+	TLSCert            *string        `yaml:"tls-cert"`
+	TLSKey             *string        `yaml:"tls-key"`
+	ClientCA           *string        `yaml:"client-ca"`
 	CA                 *string        `yaml:"etcd-ca"`
 	Cert               *string        `yaml:"etcd-cert"`
 	Key                *string        `yaml:"etcd-key"`
@@ -186,7 +194,7 @@ func (s settings) values() map[string]string {
 	out := map[string]string{}
 	put := func(name string, v fmt.Stringer) { out[name] = v.String() }
 	for name, v := range map[string]*string{
-		"node": s.Node, "embedded-listen": s.EmbeddedListen, "data": s.Data, "socket": s.Socket, "etcd-ca": s.CA, "etcd-cert": s.Cert, "etcd-key": s.Key,
+		"node": s.Node, "embedded-listen": s.EmbeddedListen, "data": s.Data, "socket": s.Socket, "listen": s.Listen, "tls-cert": s.TLSCert, "tls-key": s.TLSKey, "client-ca": s.ClientCA, "etcd-ca": s.CA, "etcd-cert": s.Cert, "etcd-key": s.Key,
 		"etcd-server-name": s.ServerName, "root": s.Root, "role": s.Role, "log-level": s.LogLevel,
 	} {
 		if v != nil {
