@@ -32,7 +32,9 @@ type Agent struct {
 	pid   int
 	began time.Time
 	ready chan struct{}
-	once  sync.Once // closes ready
+	// events outlive the engines that tell them.
+	events *history
+	once   sync.Once // closes ready
 	// leaving: the session's end is this agent's own doing. left is closed once the
 	// node has left: there is nothing to do for its agent then.
 	leaving  atomic.Bool
@@ -77,7 +79,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 		cfg: cfg, log: log, pid: os.Getpid(), gate: gate{uint32(os.Geteuid()), groups}, ready: make(chan struct{}), left: make(chan struct{}),
 		why: problem.New(problem.CodeUnavailable, "the agent of node %s is starting; nothing was done", cfg.Node).
 			Advise("look, and try again when it is ready", "poolctl status"),
-		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(),
+		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(), events: newHistory(),
 	}, nil
 }
 

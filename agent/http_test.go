@@ -15,7 +15,7 @@ var endpoints = []string{
 	"DELETE /v1/allocations/{key}", "DELETE /v1/nodes/{node}", "DELETE /v1/reservations", "DELETE /v1/uid-pools/{pool}", "DELETE /v1/uids",
 	"DELETE /v1/uids/{uid}", "DELETE /v1/vlan-inventories/{inventory}", "DELETE /v1/vlan-inventories/{inventory}/vlans",
 	"DELETE /v1/vlan-inventories/{inventory}/vlans/{vid}", "DELETE /v1/vlan-services/{service}", "GET /healthz", "GET /readyz", "GET /v1/allocations",
-	"GET /v1/allocations/{key}", "GET /v1/check", "GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/reservations", "GET /v1/status",
+	"GET /v1/allocations/{key}", "GET /v1/check", "GET /v1/events", "GET /v1/nodes", "GET /v1/nodes/{node}", "GET /v1/reservations", "GET /v1/status",
 	"GET /v1/uid-pools", "GET /v1/uid-pools/{pool}", "GET /v1/uids", "GET /v1/uids/{uid}", "GET /v1/vlan-inventories",
 	"GET /v1/vlan-inventories/{inventory}", "GET /v1/vlan-inventories/{inventory}/export", "GET /v1/vlan-inventories/{inventory}/vlans",
 	"GET /v1/vlan-inventories/{inventory}/vlans/{vid}", "GET /v1/vlan-services", "GET /v1/vlan-services/{service}", "PATCH /v1/uid-pools/{pool}",

@@ -37,6 +37,7 @@ var roleTable = map[string]access{
 	"get-ready":  {least: anybody},
 
 	"get-status":            {least: observer},
+	"stream-events":         {least: observer},
 	"check":                 {least: observer},
 	"list-nodes":            {least: observer},
 	"get-node":              {least: observer},

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -42,6 +43,9 @@ type server struct {
 	http *http.Server
 	// creds are for callers over TCP; nil without a port.
 	creds *credentials
+	// listeners is the number of streams; stopping closes when they must end.
+	listeners atomic.Int64
+	stopping  chan struct{}
 	// end ends all requests that still wait.
 	end context.CancelCauseFunc
 }
@@ -50,7 +54,7 @@ type server struct {
 func (a *Agent) newServer(base context.Context, creds *credentials) *server {
 	base, end := context.WithCancelCause(base)
 	mux := http.NewServeMux()
-	s := &server{a: a, end: end, creds: creds}
+	s := &server{a: a, end: end, creds: creds, stopping: make(chan struct{})}
 	s.api = humago.New(mux, s.openAPI())
 	s.routes()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -63,6 +67,7 @@ func (a *Agent) newServer(base context.Context, creds *credentials) *server {
 		Handler: s.guard(s.certified(mux)), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: stdLog,
 	}
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.stopping) }))
 	return s
 }
 
@@ -143,7 +148,7 @@ func bounded(w http.ResponseWriter, r *http.Request) error {
 
 // add registers an endpoint for those that have its role.
 func add[I, O any](s *server, op huma.Operation, f func(context.Context, caller, *I) (*O, error)) {
-	op.Middlewares = append(op.Middlewares, s.admit(accessOf(&op)))
+	op.Middlewares = append(op.Middlewares, s.audited(&op), s.admit(accessOf(&op)))
 	register(s, op, func(ctx context.Context, in *I) (*O, error) {
 		return f(ctx, ctx.Value(callerKey{}).(caller), in)
 	})
@@ -155,13 +160,23 @@ type callerKey struct{}
 func (s *server) admit(row access) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		who, err := s.a.gate.admit(ctx.Context())
+		rec := auditOf(ctx.Context())
+		if rec != nil {
+			rec.Caller, rec.Role = who.name, who.role.String()
+			rec.DryRun = row.dry != anybody && row.needs(ctx) == row.dry
+		}
 		if err == nil {
 			url := ctx.URL()
 			err = who.must(row.needs(ctx), fmt.Sprintf("%s %.200s refused", ctx.Method(), url.Path))
 		}
 		if err != nil {
-			_, w := humago.Unwrap(ctx)
-			writeProblem(w, err)
+			if rec != nil {
+				rec.Outcome = string(problem.CodeOf(err))
+			}
+			body := bodyOf(err)
+			ctx.SetStatus(body.Status)
+			ctx.SetHeader("Content-Type", "application/problem+json")
+			_ = json.NewEncoder(ctx.BodyWriter()).Encode(body)
 			return
 		}
 		next(huma.WithValue(ctx, callerKey{}, who))
@@ -180,8 +195,16 @@ func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, maxBody
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
+		rec := auditOf(ctx)
 		if err != nil {
-			return nil, refuse(unserved(s.a.cfg.Node, err))
+			err = unserved(s.a.cfg.Node, err)
+			if rec != nil {
+				rec.Outcome = string(problem.CodeOf(err))
+			}
+			return nil, refuse(err)
+		}
+		if rec != nil {
+			answered(rec, out)
 		}
 		return out, nil
 	})

@@ -40,6 +40,7 @@ func (s *server) routes() {
 	s.serviceRoutes()
 	s.allocationRoutes()
 	s.checkRoutes()
+	s.eventRoutes()
 	tags := []string{"status"}
 	add(s, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Summary: "How agent, node and cluster are; answers always", Tags: tags}, s.status)
 	open(s, huma.Operation{OperationID: "get-health", Method: http.MethodGet, Path: "/healthz", Summary: "The agent runs", Tags: tags}, s.health)
