@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"go.uber.org/zap"
+
+	"github.com/idpool/idpool/api"
 )
 
 // RequestAsRoot is a request of root whose client is ctx.
@@ -29,4 +32,18 @@ func (a *Agent) RootHandler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, peer{})))
 	})
+}
+
+// RememberEvents makes the agent remember so many events.
+func (a *Agent) RememberEvents(n int) {
+	a.events.mu.Lock()
+	defer a.events.mu.Unlock()
+	a.events.limit = n
+}
+
+// TellEvents makes so many events happen at once.
+func (a *Agent) TellEvents(n int) {
+	for range n {
+		a.events.audit("n", &api.Audit{Operation: strings.Repeat("x", 1000)})
+	}
 }

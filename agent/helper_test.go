@@ -194,3 +194,12 @@ func endProcess(pid int) {
 		_ = p.Release()
 	}
 }
+
+// openFiles is how many files this process may have open.
+func openFiles() uint64 {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 0
+	}
+	return uint64(l.Cur)
+}
