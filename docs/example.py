@@ -4,6 +4,7 @@
 """
 import http.client
 import json
+import os
 import socket
 import sys
 
@@ -37,7 +38,7 @@ path = sys.argv[1] if len(sys.argv) > 1 else "/run/idpool/agent.sock"
 pool = sys.argv[2] if len(sys.argv) > 2 else "jobs"
 agent = Agent(path)
 # The key makes it repeatable: sent again, it returns the same grant.
-grant = agent.call("POST", "/v1/uid-pools/%s/uids" % pool, {"key": "example", "holder": "example.py"})
+grant = agent.call("POST", "/v1/uid-pools/%s/uids" % pool, {"key": "example-%d" % os.getpid(), "holder": "example.py"})
 uid = grant["items"][0]["uid"]
 print("granted", uid)
 # … start the process under it, then POST /v1/uids/UID/confirm; or give it back:
