@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -32,11 +33,13 @@ type Agent struct {
 	// reloading: one change of now at a time.
 	reloading sync.Mutex
 	metrics   *metrics.Metrics
-	pid       int
-	began     time.Time
-	open      chan struct{} // closed once the socket answers
-	ready     chan struct{}
-	once      sync.Once // closes ready
+	// events outlive the engines that tell them.
+	events *history
+	pid    int
+	began  time.Time
+	open   chan struct{} // closed once the socket answers
+	ready  chan struct{}
+	once   sync.Once // closes ready
 	// leaving: the session's end is this agent's own doing. left is closed once the
 	// node has left: there is nothing to do for its agent then.
 	leaving  atomic.Bool
@@ -50,6 +53,8 @@ type Agent struct {
 	why       error
 	failed    bool // why is a failure
 	endpoints []string
+	// listens is the TCP address in use, "" if there is none.
+	listens string
 }
 
 // core is what an agent has once it reached etcd.
@@ -68,7 +73,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	groups, err := findGroups(cfg.Groups)
+	groups, err := findGroups(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +84,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 		cfg: cfg, log: log, pid: os.Getpid(), open: make(chan struct{}), ready: make(chan struct{}), left: make(chan struct{}),
 		why: problem.New(problem.CodeUnavailable, "the agent of node %s is starting; nothing was done", cfg.Node).
 			Advise("look, and try again when it is ready", "poolctl status"),
-		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(),
+		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(), events: newHistory(),
 	}
 	a.now.Store(newRunning(cfg, groups))
 	a.metrics = metrics.New(cfg.Version, a.metricState)
@@ -117,13 +122,21 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	defer door.lock.release()
 
+	port, creds, err := a.openPort()
+	if err != nil {
+		return errors.Join(err, door.Close())
+	}
+
 	base := context.WithoutCancel(ctx)
-	server := a.newServer(base)
+	server := a.newServer(base, creds)
 	work, endWork := context.WithCancel(base)
 	defer endWork()
 	done := make(chan struct{})
 	g, broken := errgroup.WithContext(base)
 	g.Go(func() error { return server.serve(door) })
+	if port != nil {
+		g.Go(func() error { return server.serve(port) })
+	}
 	close(a.open) // connections wait from here on
 	g.Go(func() error {
 		defer close(done)
@@ -143,6 +156,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	})
 	err = g.Wait()
 	return errors.Join(err, door.Close())
+}
+
+// openPort listens on TCP where that is configured.
+func (a *Agent) openPort() (net.Listener, *credentials, error) {
+	if a.cfg.Listen == "" {
+		return nil, nil, nil
+	}
+	creds, err := loadCredentials(a.cfg.ListenTLS, a.log)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := openPort(a.cfg.Listen, creds)
+	if err != nil {
+		return nil, nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.listens = l.Addr().String()
+	return l, creds, nil
 }
 
 // leaveQuietly leaves the cluster if nothing here keeps the node. A refusal is

@@ -2,23 +2,25 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os/user"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/idpool/idpool/problem"
 )
 
-// peer is who is at the other end of a connection, by the kernel's word when it
-// connected.
+// peer is who is at the other end of a connection: by the kernel's word when it
+// connected, or by the certificate that it has the key of.
 type peer struct {
 	uid, gid uint32
 	pid      int
 	groups   []uint32
-	// err says why the kernel did not tell; such a peer is nobody.
+	// cert is the caller that a certificate names; nil on the socket.
+	cert *caller
+	// err says why nobody told; such a peer is nobody.
 	err error
 }
 
@@ -27,8 +29,15 @@ type caller struct {
 	peer
 	// name is how claims and messages call it.
 	name string
-	// operator: root, or the user that the agent runs as.
+	role role
+	// operator: it has that role, and may do to anybody's grants what it may to its own.
 	operator bool
+	// remote: it came over TCP, with a certificate.
+	remote bool
+}
+
+func newCaller(p peer, name string, r role) caller {
+	return caller{peer: p, name: name, role: r, operator: r == operator}
 }
 
 type peerKey struct{}
@@ -45,31 +54,45 @@ type gate struct {
 	groups []group
 }
 
-// admit tells who calls, or refuses: root, the agent's own user and members of
-// the groups may ask.
+// admit tells who calls, or refuses: root and the agent's own user are operators,
+// members of the groups have the highest of these groups' roles, and a
+// certificate says its role itself.
 func (g gate) admit(ctx context.Context) (caller, error) {
 	p, ok := ctx.Value(peerKey{}).(peer)
 	if !ok || p.err != nil {
-		return caller{}, problem.New(problem.CodeForbidden, "the kernel does not say who you are (%v)", p.err)
+		var refusal *problem.Error
+		if errors.As(p.err, &refusal) {
+			return caller{}, refusal
+		}
+		return caller{}, problem.New(problem.CodeForbidden, "it cannot be told who you are (%v)", p.err)
 	}
-	c := caller{peer: p, name: fmt.Sprintf("unix:%d", p.uid), operator: p.uid == 0 || p.uid == g.own}
-	if c.operator || g.member(p) {
-		return c, nil
+	if p.cert != nil {
+		return *p.cert, nil
 	}
-	return caller{}, g.refusal(p)
+	name := fmt.Sprintf("unix:%d", p.uid)
+	if p.uid == 0 || p.uid == g.own {
+		return newCaller(p, name, operator), nil
+	}
+	if r := g.roleOf(p); r > anybody {
+		return newCaller(p, name, r), nil
+	}
+	return newCaller(p, name, anybody), g.refusal(p)
 }
 
-func (g gate) member(p peer) bool {
+// roleOf is the highest role of the groups that the peer is in.
+func (g gate) roleOf(p peer) role {
 	if len(g.groups) == 0 {
-		return false
+		return anybody
 	}
-	has := func(gid uint32) bool {
-		return slices.ContainsFunc(g.groups, func(x group) bool { return x.gid == gid })
+	highest := anybody
+	for _, gid := range append(append([]uint32{p.gid}, p.groups...), groupsOf(p.uid)...) {
+		for _, x := range g.groups {
+			if x.gid == gid {
+				highest = max(highest, x.role)
+			}
+		}
 	}
-	if has(p.gid) || slices.ContainsFunc(p.groups, has) {
-		return true
-	}
-	return slices.ContainsFunc(groupsOf(p.uid), has)
+	return highest
 }
 
 // groupsOf are the groups that the host's account files give a uid: those that it
@@ -109,11 +132,27 @@ func (g gate) refusal(p peer) error {
 		Advise("join it", "usermod -aG %s USER   (then log in again)", names[0])
 }
 
-// mustOperate refuses what only operators do.
-func (c caller) mustOperate(what string) error {
-	if c.operator {
+// must refuses a caller with less than a role.
+func (c caller) must(least role, what string) error {
+	if c.role >= least {
 		return nil
 	}
-	return problem.New(problem.CodeForbidden, "%s: only root may, and your uid is %d", what, c.uid).
-		Advise("as root", "sudo poolctl …")
+	e := problem.New(problem.CodeForbidden, "%s: that takes the role %s, and %s is %s", what, least, c.name, c.role)
+	if c.remote {
+		return e.Advise("a certificate of that role", "see docs/security.md")
+	}
+	return e.Advise("as root", "sudo poolctl …")
+}
+
+// mustOperate refuses what only operators do.
+func (c caller) mustOperate(what string) error { return c.must(operator, what) }
+
+// mustBeLocal refuses what names a process of this machine for who is elsewhere.
+func (c caller) mustBeLocal(what string) error {
+	if !c.remote {
+		return nil
+	}
+	return problem.New(problem.CodeInvalid, "%s: you came over TCP, and a process is this machine's own affair", what).
+		Note("hold by time instead, and renew it: hold kind ttl").
+		Advise("on that machine", "poolctl --agent unix:///PATH …")
 }

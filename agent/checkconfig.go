@@ -24,9 +24,11 @@ func Check(c Config) []Fault {
 			all = append(all, Fault{setting, problem.Wrap(problem.CodeInvalid, err, "%s", setting)})
 		}
 	}
-	for _, g := range c.Groups {
-		if _, err := findGroups([]string{g}); err != nil {
-			all = append(all, Fault{"group", err})
+	for setting, names := range c.groups() {
+		for _, g := range names {
+			if _, err := resolveGroups([]string{g}, anybody); err != nil {
+				all = append(all, Fault{setting, err})
+			}
 		}
 	}
 	if c.TLS.CAFile != "" {
@@ -34,7 +36,12 @@ func Check(c Config) []Fault {
 	}
 	if c.TLS.CertFile != "" && c.TLS.KeyFile != "" {
 		setting, err := checkPair(c.TLS.CertFile, c.TLS.KeyFile)
-		note(setting, err)
+		note("etcd-"+setting, err)
+	}
+	if c.Listen != "" {
+		setting, err := checkPair(c.ListenTLS.Cert, c.ListenTLS.Key)
+		note("tls-"+setting, err)
+		note("client-ca", checkAuthorities(c.ListenTLS.ClientCA))
 	}
 	if filepath.IsAbs(c.Data) {
 		note("data", checkDirectory(c.Data))
@@ -77,16 +84,16 @@ func checkAuthorities(path string) error {
 // checkPair reads a certificate and its key.
 func checkPair(certFile, keyFile string) (setting string, err error) {
 	if _, err := os.ReadFile(certFile); err != nil {
-		return "etcd-cert", err
+		return "cert", err
 	}
 	if _, err := os.ReadFile(keyFile); err != nil {
-		return "etcd-key", err
+		return "key", err
 	}
 	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
-		return "etcd-cert", problem.New(problem.CodeInvalid, "%s and %s are no certificate and its key: %v", certFile, keyFile, err)
+		return "cert", problem.New(problem.CodeInvalid, "%s and %s are no certificate and its key: %v", certFile, keyFile, err)
 	}
-	return "etcd-cert", checkTimes(certFile, pair.Leaf)
+	return "cert", checkTimes(certFile, pair.Leaf)
 }
 
 func checkTimes(path string, cert *x509.Certificate) error {

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -67,6 +68,14 @@ type Config struct {
 	// directory is made if missing.
 	Socket string
 
+	// Listen is HOST:PORT where the agent answers over TCP too, for callers with a
+	// certificate: TLS 1.3, both sides. Empty: on the socket alone. Without a HOST on
+	// all addresses; port 0 takes a free one, which the status tells.
+	Listen string
+
+	// ListenTLS are the files for Listen; all three, or none.
+	ListenTLS TLSFiles
+
 	// TLS are the files for https endpoints; with Embedded, the server's own for
 	// https listeners.
 	TLS cluster.TLSConfig
@@ -92,10 +101,18 @@ type Config struct {
 	// runs outside of the agent's pid namespace is not this node's affair.
 	AcceptPIDNamespace bool
 
-	// Groups may ask for uids, names or numbers, beside root. With one group the
-	// socket is its, mode 0660; with several anybody may connect and those that
-	// are in none are refused.
+	// Groups are requesters, by name or number: they may read, ask for ids, and end
+	// what they hold. Root, and the user that the agent runs as, may do everything.
+	// If one group alone is configured, whatever its role, the socket is its, mode
+	// 0660; with several anybody may connect and those that are in none are refused.
 	Groups []string
+
+	// OperatorGroups may do everything, as root may.
+	OperatorGroups []string
+
+	// ObserverGroups may read and change nothing. Who is in groups of several roles
+	// has the highest.
+	ObserverGroups []string
 
 	// LogLevel is the least level that is logged: debug, info, warn or error.
 	LogLevel string
@@ -173,19 +190,45 @@ func (c Config) Faults() []Fault {
 	case filepath.Clean(c.Socket) == filepath.Clean(c.Data):
 		bad("socket", "socket and data directory are both %s", c.Socket)
 	}
+	if setting, err := c.validateListen(); err != nil {
+		all = append(all, Fault{setting, err})
+	}
 	if c.ScanEvery < minScan || c.ScanEvery > maxScan {
 		bad("scan-every", "scan-every is %v: use %v to %v", c.ScanEvery, minScan, maxScan)
 	}
 	if c.Role != leases.RoleNode && c.Role != leases.RoleGateway {
 		bad("role", "role %q is neither %s nor %s", c.Role, leases.RoleNode, leases.RoleGateway)
 	}
-	if len(c.Groups) > maxGroups {
-		bad("group", "%d groups: at most %d may be named", len(c.Groups), maxGroups)
+	if n := len(c.Groups) + len(c.OperatorGroups) + len(c.ObserverGroups); n > maxGroups {
+		bad("group", "%d groups: at most %d may be named", n, maxGroups)
 	}
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		bad("log-level", "log-level %q: use debug, info, warn or error", c.LogLevel)
 	}
 	return all
+}
+
+// validateListen: TCP with certificates on both sides, or not at all; setting is
+// where to look first.
+func (c Config) validateListen() (setting string, err error) {
+	f := c.ListenTLS
+	if c.Listen == "" {
+		if f != (TLSFiles{}) {
+			return "listen", problem.New(problem.CodeInvalid, "tls-cert, tls-key or client-ca is set without listen: say where, or drop them").
+				Advise("listen", "poolagent --listen HOST:PORT …")
+		}
+		return "", nil
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if n, bad := strconv.ParseUint(port, 10, 16); err != nil || bad != nil || strings.ContainsAny(host, "/ ") || (n == 0 && port != "0") {
+		return "listen", problem.New(problem.CodeInvalid, "listen %q is no HOST:PORT", c.Listen)
+	}
+	if f.Cert == "" || f.Key == "" || f.ClientCA == "" {
+		return "listen", problem.New(problem.CodeInvalid, "listen %s lacks certificates: over TCP the agent answers only with TLS on both sides", c.Listen).
+			Advise("with them", "poolagent --listen %s --tls-cert FILE --tls-key FILE --client-ca FILE", c.Listen).
+			Advise("this machine alone", "drop --listen: the socket needs none")
+	}
+	return "", nil
 }
 
 // validateEtcd checks the way to etcd; setting is where to look first.

@@ -7,8 +7,9 @@
 // The socket answers as soon as [Agent.Run] has it: /v1/status, /healthz and
 // /readyz say how the node is also while etcd is unreachable or refuses it, and
 // everything else is refused with the code unavailable until the node is
-// registered. Who calls is the kernel's word (SO_PEERCRED), never the caller's.
-// Root and the members of the configured groups may ask; a caller ends only what
+// registered. Who calls is the kernel's word (SO_PEERCRED), or over TCP
+// a certificate's, never the caller's. Observers read, requesters ask, operators do
+// everything, see role.go; a caller ends only what
 // it holds; tokens are shown to their caller and to operators alone. Every
 // refusal is problem JSON with a code of package problem.
 //
@@ -23,7 +24,8 @@
 // All run under one errgroup in [Agent.Run] and end with it.
 //
 //	owner            trigger                            end
-//	serve            Run has the socket                 shutdown, or the listener breaks
+//	serve            Run has the socket; one more for   shutdown, or the listener breaks
+//	                 the TCP port, if there is one
 //	stop             the context of Run ends, the node  the server has let its requests go and
 //	                 left, or the work below ended      the node has left, or may not
 //	work             Run; restarted after a refusal     stop, or an error that a person must act on

@@ -170,7 +170,7 @@ func (h *helper) call(t testing.TB, into any, parts ...string) int {
 	if err != nil || status == 0 {
 		t.Fatalf("helper's call: %s %s", code, body)
 	}
-	if into != nil {
+	if into != nil && body != "" {
 		if err := json.Unmarshal([]byte(body), into); err != nil {
 			t.Fatalf("helper's answer %d %s: %v", status, body, err)
 		}
@@ -193,4 +193,13 @@ func endProcess(pid int) {
 		_ = p.Kill()
 		_ = p.Release()
 	}
+}
+
+// openFiles is how many files this process may have open.
+func openFiles() uint64 {
+	var l syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
+		return 0
+	}
+	return uint64(l.Cur)
 }

@@ -42,7 +42,9 @@ func (s *server) inventoryRoutes() {
 	add(s, huma.Operation{OperationID: "patch-vlan-inventory", Method: http.MethodPatch, Path: "/v1/vlan-inventories/{inventory}", Summary: "Change an inventory: add, then remove, then replace", Tags: tags}, s.patchInventory)
 	add(s, huma.Operation{OperationID: "delete-vlan-inventory", Method: http.MethodDelete, Path: "/v1/vlan-inventories/{inventory}", Summary: "Delete an inventory that nothing is held from", Tags: tags}, s.deleteInventory)
 	add(s, huma.Operation{OperationID: "import-vlan-inventory", Method: http.MethodPost, Path: "/v1/vlan-inventories/{inventory}/import", Summary: "Take over what a pool file has in use", Tags: tags, SkipValidateBody: true}, s.importFile)
-	add(s, huma.Operation{OperationID: "export-vlan-inventory", Method: http.MethodGet, Path: "/v1/vlan-inventories/{inventory}/export", Summary: "The inventory as a pool file", Tags: tags}, s.exportFile)
+	add(s, huma.Operation{OperationID: "export-vlan-inventory", Method: http.MethodGet, Path: "/v1/vlan-inventories/{inventory}/export", Summary: "The inventory as a pool file", Tags: tags, Responses: map[string]*huma.Response{
+		"200": {Description: "the pool file", Content: map[string]*huma.MediaType{"application/json": {Schema: &huma.Schema{Type: huma.TypeObject}}}},
+	}}, s.exportFile)
 }
 
 func (s *server) listInventories(ctx context.Context, _ caller, _ *pageIn) (*inventoriesOut, error) {

@@ -112,6 +112,9 @@ func (s *server) releaseMany(ctx context.Context, who caller, in *releaseManyIn)
 	case (in.Key == "") == (in.PID == 0):
 		return nil, problem.New(problem.CodePreconditionRequired, "no uid released: name a grant by ?key= or a process by ?pid=")
 	case in.PID != 0:
+		if err := who.mustBeLocal("no uid released by pid"); err != nil {
+			return nil, err
+		}
 		return c.releasePID(ctx, who, in.PID)
 	}
 	refs, t, err := c.engine.Find(ctx, who.name, in.Key)

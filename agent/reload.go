@@ -12,7 +12,7 @@ import (
 )
 
 // Reloads are the settings that [Agent.Reload] changes; others need a restart.
-var Reloads = []string{"group", "log-level", "scan-every"}
+var Reloads = []string{"group", "operator-group", "observer-group", "log-level", "scan-every"}
 
 // running is what can change while the agent runs. It is replaced, never edited.
 type running struct {
@@ -32,7 +32,7 @@ func (a *Agent) Reload(next Config) (changed, restart []string, err error) {
 	if err := next.Validate(); err != nil {
 		return nil, nil, err
 	}
-	groups, err := findGroups(next.Groups)
+	groups, err := findGroups(next)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -42,7 +42,7 @@ func (a *Agent) Reload(next Config) (changed, restart []string, err error) {
 	was := a.now.Load()
 	now := newRunning(next, groups)
 	now.settings, changed, restart = merge(was.settings, next.Settings)
-	if slices.Contains(changed, "group") {
+	if slices.ContainsFunc(changed, func(name string) bool { _, ok := next.groups()[name]; return ok }) {
 		if err := a.admitAgain(groups); err != nil {
 			return nil, nil, err
 		}

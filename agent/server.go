@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -39,15 +41,20 @@ type server struct {
 	a    *Agent
 	api  huma.API
 	http *http.Server
+	// creds are for callers over TCP; nil without a port.
+	creds *credentials
+	// listeners is the number of streams; stopping closes when they must end.
+	listeners atomic.Int64
+	stopping  chan struct{}
 	// end ends all requests that still wait.
 	end context.CancelCauseFunc
 }
 
 // newServer builds the interface; base is what its requests live under.
-func (a *Agent) newServer(base context.Context) *server {
+func (a *Agent) newServer(base context.Context, creds *credentials) *server {
 	base, end := context.WithCancelCause(base)
 	mux := http.NewServeMux()
-	s := &server{a: a, end: end}
+	s := &server{a: a, end: end, creds: creds, stopping: make(chan struct{})}
 	s.api = humago.New(mux, s.openAPI())
 	s.routes()
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -57,9 +64,10 @@ func (a *Agent) newServer(base context.Context) *server {
 	// No WriteTimeout: a request may wait a day for a uid. Its body is bounded in
 	// size and time by the handler.
 	s.http = &http.Server{
-		Handler: s.guard(mux), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
+		Handler: s.guard(s.certified(mux)), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: stdLog,
 	}
+	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.stopping) }))
 	return s
 }
 
@@ -78,7 +86,7 @@ func (s *server) openAPI() huma.Config {
 // serve answers on the listener until shutdown.
 func (s *server) serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return problem.Wrap(problem.CodeInternal, err, "serve on %s", s.a.cfg.Socket)
+		return problem.Wrap(problem.CodeInternal, err, "serve on %s", l.Addr())
 	}
 	return nil
 }
@@ -141,34 +149,65 @@ func bounded(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// add registers an endpoint for whoever may ask.
+// add registers an endpoint for those that have its role.
 func add[I, O any](s *server, op huma.Operation, f func(context.Context, caller, *I) (*O, error)) {
-	op.Middlewares = append(op.Middlewares, s.admit)
-	open(s, op, func(ctx context.Context, in *I) (*O, error) {
+	op.Middlewares = append(op.Middlewares, s.audited(&op), s.admit(accessOf(&op)))
+	register(s, op, func(ctx context.Context, in *I) (*O, error) {
 		return f(ctx, ctx.Value(callerKey{}).(caller), in)
 	})
 }
 
 type callerKey struct{}
 
-// admit lets those pass who may ask, before anything of the request is read.
-func (s *server) admit(ctx huma.Context, next func(huma.Context)) {
-	who, err := s.a.now.Load().gate.admit(ctx.Context())
-	if err != nil {
-		_, w := humago.Unwrap(ctx)
-		writeProblem(w, err)
-		return
+// admit lets those pass who may, before anything of the request's body is read.
+func (s *server) admit(row access) func(huma.Context, func(huma.Context)) {
+	return func(ctx huma.Context, next func(huma.Context)) {
+		who, err := s.a.now.Load().gate.admit(ctx.Context())
+		rec := auditOf(ctx.Context())
+		if rec != nil {
+			rec.Caller, rec.Role = who.name, who.role.String()
+			rec.DryRun = row.dry != anybody && row.needs(ctx) == row.dry
+		}
+		if err == nil {
+			url := ctx.URL()
+			err = who.must(row.needs(ctx), fmt.Sprintf("%s %.200s refused", ctx.Method(), url.Path))
+		}
+		if err != nil {
+			if rec != nil {
+				rec.Outcome = string(problem.CodeOf(err))
+			}
+			body := bodyOf(err)
+			ctx.SetStatus(body.Status)
+			ctx.SetHeader("Content-Type", "application/problem+json")
+			_ = json.NewEncoder(ctx.BodyWriter()).Encode(body)
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, who))
 	}
-	next(huma.WithValue(ctx, callerKey{}, who))
 }
 
 // open registers an endpoint for everybody who can connect.
 func open[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
+	if accessOf(&op).least != anybody {
+		panic("bug: operation " + op.OperationID + " is open, and its row in the table of roles says otherwise")
+	}
+	register(s, op, f)
+}
+
+func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, maxBody
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
+		rec := auditOf(ctx)
 		if err != nil {
-			return nil, refuse(unserved(s.a.cfg.Node, err))
+			err = unserved(s.a.cfg.Node, err)
+			if rec != nil {
+				rec.Outcome = string(problem.CodeOf(err))
+			}
+			return nil, refuse(err)
+		}
+		if rec != nil {
+			answered(rec, out)
 		}
 		return out, nil
 	})

@@ -183,6 +183,11 @@ func readService(name string, who caller, b api.ServiceRequest) (vlan.Request, e
 	if b.ConfirmWithin != "" && r.ConfirmWithin == 0 {
 		return r, problem.New(problem.CodeInvalid, "confirm_within 0: want %s to %s", vlan.MinConfirmWithin, vlan.MaxConfirmWithin)
 	}
+	if b.Hold != nil {
+		if err := who.mustBeLocal("a pid hold is refused"); err != nil {
+			return r, err
+		}
+	}
 	r.Hold, err = readProcess(b.Hold)
 	return r, err
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -85,10 +86,11 @@ func listenAt(ctx context.Context, path string, groups []group, s seam.Seam) (ne
 // request; the mode only keeps most of the others away.
 func admit(path string, groups []group) error {
 	mode := fs.FileMode(0o660)
-	if len(groups) > 1 {
+	several := slices.ContainsFunc(groups, func(x group) bool { return x.gid != groups[0].gid })
+	switch {
+	case several:
 		mode = 0o666 // a file has one group
-	}
-	if len(groups) == 1 {
+	case len(groups) > 0:
 		if err := os.Chown(path, -1, int(groups[0].gid)); err != nil {
 			return err
 		}
@@ -134,18 +136,40 @@ func withAnswer(ctx context.Context, err error, path string) error {
 	return refusal.Note("there answers the agent of node %s (%s, pid %d, version %s)", st.Node, st.State, st.PID, st.Version)
 }
 
-// group is a Unix group that may ask.
+// group is a Unix group that may ask, and what.
 type group struct {
 	name string
 	gid  uint32
+	role role
 }
 
-// findGroups resolves names and numbers.
-func findGroups(names []string) ([]group, error) {
+// groups are those of all roles, by setting.
+func (c Config) groups() map[string][]string {
+	return map[string][]string{"operator-group": c.OperatorGroups, "group": c.Groups, "observer-group": c.ObserverGroups}
+}
+
+// findGroups resolves the groups of all roles.
+func findGroups(c Config) ([]group, error) {
+	var all []group
+	for _, one := range []struct {
+		names []string
+		role  role
+	}{{c.OperatorGroups, operator}, {c.Groups, requester}, {c.ObserverGroups, observer}} {
+		found, err := resolveGroups(one.names, one.role)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, found...)
+	}
+	return all, nil
+}
+
+// resolveGroups resolves names and numbers.
+func resolveGroups(names []string, r role) ([]group, error) {
 	var all []group
 	for _, name := range names {
 		if gid, err := strconv.ParseUint(name, 10, 32); err == nil {
-			all = append(all, group{name, uint32(gid)})
+			all = append(all, group{name, uint32(gid), r})
 			continue
 		}
 		g, err := user.LookupGroup(name)
@@ -157,7 +181,7 @@ func findGroups(names []string) ([]group, error) {
 		if err != nil {
 			return nil, problem.Wrap(problem.CodeInvalid, err, "group %s", name)
 		}
-		all = append(all, group{name, uint32(gid)})
+		all = append(all, group{name, uint32(gid), r})
 	}
 	return all, nil
 }

@@ -40,6 +40,7 @@ func (s *server) routes() {
 	s.serviceRoutes()
 	s.allocationRoutes()
 	s.checkRoutes()
+	s.eventRoutes()
 	tags := []string{"status"}
 	add(s, huma.Operation{OperationID: "get-status", Method: http.MethodGet, Path: "/v1/status", Summary: "How agent, node and cluster are; answers always", Tags: tags}, s.status)
 	s.operationRoutes()
@@ -93,6 +94,7 @@ func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut,
 	}
 	a.mu.Lock()
 	c := a.core
+	st.Listen = a.listens
 	a.mu.Unlock()
 	if c != nil {
 		c.addStatus(ctx, &st)

@@ -140,7 +140,7 @@ func readRequest(who caller, in *requestIn) (uidpool.Request, error) {
 		return req, err
 	}
 	var err error
-	if req.Hold, err = readHold(b.Hold); err != nil {
+	if req.Hold, err = readHold(who, b.Hold); err != nil {
 		return req, err
 	}
 	if b.From != "" {
@@ -160,7 +160,7 @@ func readRequest(who caller, in *requestIn) (uidpool.Request, error) {
 }
 
 // readHold reads a hold; nil is the default.
-func readHold(h *api.Hold) (uidpool.Hold, error) {
+func readHold(who caller, h *api.Hold) (uidpool.Hold, error) {
 	if h == nil {
 		return uidpool.Hold{}, nil
 	}
@@ -169,7 +169,7 @@ func readHold(h *api.Hold) (uidpool.Hold, error) {
 		if h.PID <= 0 || h.TTL != "" {
 			return uidpool.Hold{}, problem.New(problem.CodeInvalid, "a pid hold takes the pid of a process and no ttl, not pid %d and ttl %q", h.PID, h.TTL)
 		}
-		return uidpool.Hold{PID: h.PID}, nil
+		return uidpool.Hold{PID: h.PID}, who.mustBeLocal("a pid hold is refused")
 	case api.HoldTTL:
 		out := uidpool.Hold{TTL: uidpool.DefaultTTL}
 		if h.PID != 0 {
@@ -343,7 +343,7 @@ func (s *server) join(ctx context.Context, who caller, in *joinIn) (*uidOut, err
 	}
 	var hold uidpool.Hold
 	if in.Body != nil {
-		if hold, err = readHold(in.Body.Hold); err != nil {
+		if hold, err = readHold(who, in.Body.Hold); err != nil {
 			return nil, err
 		}
 	}

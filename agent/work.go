@@ -167,7 +167,7 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 	if err := a.meta(ctx, client, home); err != nil {
 		return err
 	}
-	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Hooks: a.metrics.Hooks(), Seam: a.cfg.Seam})
+	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Hooks: a.metrics.Hooks(), Also: a.events.on(client.Keys()), Seam: a.cfg.Seam})
 	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log, Compensated: a.metrics.Compensated})}
 	a.set(c)
 	e.SetScanEvery(a.now.Load().scanEvery) // a reload may have come in between

@@ -34,8 +34,11 @@ type Options struct {
 	// unix:///run/idpool/agent.sock.
 	Agent string
 
-	// TLS is used for an https agent, which asks for a client certificate.
-	// It is ignored for a socket.
+	// Files are the certificate and authorities for an https agent, which asks for a
+	// client certificate. They are ignored for a socket.
+	Files Files
+
+	// TLS replaces what would be made of Files and the environment.
 	TLS *tls.Config
 
 	// HTTPClient replaces the client made from Agent and TLS, for tests and
@@ -74,8 +77,8 @@ type Client struct {
 	closeOnce sync.Once
 }
 
-// New makes a client. It neither connects nor fails: an unusable Options.Agent
-// is told as ErrInvalid by every call.
+// New makes a client. It neither connects nor fails: an unusable Options.Agent,
+// or file of a certificate, is told as ErrInvalid by every call.
 func New(o Options) *Client {
 	c := &Client{
 		address:   parseAddress(o.Agent),
@@ -96,8 +99,10 @@ func New(o Options) *Client {
 		c.userAgent = "idpool-api"
 	}
 	if c.http == nil {
+		config, err := c.address.secured(o.TLS, o.Files)
+		c.address.err = err
 		c.http = &http.Client{
-			Transport: newTransport(c.address, o.TLS),
+			Transport: newTransport(c.address, config),
 			// An agent never redirects; following one would send tokens elsewhere.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}

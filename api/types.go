@@ -243,6 +243,7 @@ type Status struct {
 	Version     string   `json:"version"`
 	PID         int      `json:"pid"`
 	Socket      string   `json:"socket"`
+	Listen      string   `json:"listen,omitempty" doc:"HOST:PORT where the agent answers with TLS too"`
 	Endpoints   []string `json:"endpoints"`
 	Embedded    bool     `json:"embedded,omitempty"`
 	ClusterID   string   `json:"cluster_id"`

@@ -48,6 +48,8 @@ type Options struct {
 	ScanEvery time.Duration
 	// Hooks, if set, are told what the engine does.
 	Hooks *Hooks
+	// Also, if set, is told what the mirror is told, after it.
+	Also cluster.Follower
 	// Seam, if set, is where tests break what an operation does; see package seam.
 	Seam seam.Seam
 }
@@ -67,6 +69,7 @@ type Allocator struct {
 	seam    seam.Seam
 	hooks   *Hooks
 	mirror  *Mirror
+	also    cluster.Follower
 	session *Session
 	batch   *batcher
 	commit  func(context.Context, *child) childResult // batch.submit
@@ -86,7 +89,7 @@ type Allocator struct {
 // New prepares an allocator; nothing runs and nothing is written yet.
 func New(o Options) *Allocator {
 	a := &Allocator{
-		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, seam: o.Seam,
+		client: o.Client, keys: o.Client.Keys(), id: o.Identity, log: o.Log, prover: o.Prover, also: o.Also, seam: o.Seam,
 		ready: make(chan struct{}), nudge: make(chan struct{}, 1),
 		flying: map[Ref]int64{}, keysNow: map[string]*sf{}, rotated: map[string]uint32{}, landed: make(chan struct{}),
 	}
@@ -134,7 +137,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 // the session to its lease: what is left of an agent that was killed.
 func (a *Allocator) run(ctx context.Context, loops ...func(context.Context) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.mirror.follow(ctx, a.client, a.session) })
+	g.Go(func() error { return a.mirror.follow(ctx, a.client, a.session, a.also) })
 	g.Go(func() error {
 		if err := a.mirror.wait(ctx, func(v *view) bool { return v.rev > 0 }); err != nil {
 			return nil
@@ -186,8 +189,12 @@ func (a *Allocator) enter(ctx context.Context) error {
 }
 
 // follow keeps the mirror filled from etcd until ctx ends.
-func (m *Mirror) follow(ctx context.Context, c *cluster.Client, s *Session) error {
-	if err := c.Follow(ctx, m.keys.Root(), &resync{Mirror: m, session: s}); err != nil && ctx.Err() == nil {
+func (m *Mirror) follow(ctx context.Context, c *cluster.Client, s *Session, also cluster.Follower) error {
+	var f cluster.Follower = &resync{Mirror: m, session: s}
+	if also != nil {
+		f = both{f, also}
+	}
+	if err := c.Follow(ctx, m.keys.Root(), f); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil

@@ -204,6 +204,9 @@ func (s *Service) encode() []byte {
 	return cluster.Encode(s)
 }
 
+// Decode reads a service's record, of which others were told.
+func Decode(name string, data []byte) (*Service, error) { return decode(name, data) }
+
 // decode reads a record from untrusted bytes.
 func decode(name string, data []byte) (*Service, error) {
 	var s Service

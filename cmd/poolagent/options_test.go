@@ -77,7 +77,7 @@ func TestFileKnowsEverySetting(t *testing.T) {
 	flags := pflag.NewFlagSet("poolagent", pflag.ContinueOnError)
 	o.bind(flags)
 	samples := map[string]string{
-		"endpoints": "[http://h:1]", "group": "[g]", "embedded": "true", "accept-pid-namespace": "true", "lease-ttl": "9s", "scan-every": "9s",
+		"endpoints": "[http://h:1]", "group": "[g]", "operator-group": "[g]", "observer-group": "[g]", "embedded": "true", "accept-pid-namespace": "true", "lease-ttl": "9s", "scan-every": "9s",
 	}
 	n := 0
 	flags.VisitAll(func(f *pflag.Flag) {

@@ -2,17 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"io"
-	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/idpool/idpool/api"
-	"github.com/idpool/idpool/problem"
 )
 
 // Streams are where a command reads and writes.
@@ -43,44 +38,10 @@ func (f *Factory) Client() (*api.Client, error) {
 	if f.client != nil {
 		return f.client, nil
 	}
-	config, err := f.tlsConfig()
-	if err != nil {
-		return nil, err
-	}
 	f.client = api.New(api.Options{
-		Agent: f.agent, TLS: config, Timeout: f.timeout, UserAgent: "poolctl/" + api.Version(),
+		Agent: f.agent, Files: api.Files{Cert: f.cert, Key: f.certKey, CA: f.ca}, Timeout: f.timeout, UserAgent: "poolctl/" + api.Version(),
 	})
 	return f.client, nil
-}
-
-// tlsConfig is nil for an agent on a socket.
-func (f *Factory) tlsConfig() (*tls.Config, error) {
-	agent := f.agent
-	if agent == "" {
-		agent = os.Getenv(api.EnvAgent)
-	}
-	if !strings.HasPrefix(agent, "https:") {
-		return nil, nil
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if f.cert != "" || f.certKey != "" {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.certKey)
-		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "client certificate --cert %q --cert-key %q", f.cert, f.certKey)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	if f.ca != "" {
-		pem, err := os.ReadFile(f.ca)
-		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "certificates of --ca")
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, problem.New(problem.CodeInvalid, "--ca %s holds no PEM certificate", f.ca)
-		}
-	}
-	return config, nil
 }
 
 func newRootCmd(f *Factory) *cobra.Command {
@@ -106,9 +67,9 @@ the same --key), 7 forbidden.`,
 	flags.VarP(&f.format, "output", "o", "table, wide, json, jsonl, yaml or name")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print bare ids only")
 	flags.DurationVar(&f.timeout, "timeout", api.DefaultTimeout, "give up on a call after this, beside --wait")
-	flags.StringVar(&f.cert, "cert", os.Getenv("IDPOOL_CERT"), "client certificate for https (IDPOOL_CERT)")
-	flags.StringVar(&f.certKey, "cert-key", os.Getenv("IDPOOL_CERT_KEY"), "its private key (IDPOOL_CERT_KEY)")
-	flags.StringVar(&f.ca, "ca", os.Getenv("IDPOOL_CA"), "CA of the agent's certificate (IDPOOL_CA)")
+	flags.StringVar(&f.cert, "cert", "", "client certificate for https (IDPOOL_CERT)")
+	flags.StringVar(&f.certKey, "cert-key", "", "its private key (IDPOOL_CERT_KEY)")
+	flags.StringVar(&f.ca, "ca", "", "CA of the agent's certificate (IDPOOL_CA)")
 	choices(root, "output", "table", "wide", "json", "jsonl", "yaml", "name")
 	root.AddCommand(newUIDCmd(f), newNodeCmd(f), newStatusCmd(f), newVersionCmd(f))
 	for _, extra := range extraCommands {

@@ -63,6 +63,7 @@ var below = map[string][]string{
 	"uidpool":                  {"leases", "idset", "problem"},
 	"vlan":                     {"seam", "leases", "cluster", "idset", "problem"},
 	"api":                      {"problem"},
+	"api/idpooltest":           {"agent", "api", "cluster/clustertest"},
 	"agent/metrics":            {"leases", "problem"},
 	"agent":                    {"agent/metrics", "seam", "api", "uidpool", "vlan", "leases", "cluster", "cluster/embed", "idset", "problem"},
 	"cmd/poolagent":            {"seam", "seam/fault", "agent", "api", "cluster", "problem"},
