@@ -38,7 +38,7 @@ func runas() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	child, code, err := start(command{uid: uid, groups: []uint32{uid + 1}, argv: args[1:], env: cleanEnv(uid, "jobs")})
+	child, code, err := start(command{uid: uid, groups: []uint32{uid + 1}, argv: args[1:], env: cleanEnv(uid, "jobs", nil), dir: "/"})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(code)
@@ -46,9 +46,11 @@ func runas() {
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return child.forward(ctx) })
+	g.Go(func() error { return child.relay(ctx) })
 	code, left := child.wait(!detach)
 	cancel()
 	_ = g.Wait()
+	child.finish()
 	fmt.Fprintf(os.Stderr, "code %d, left %v\n", code, left)
 	if left {
 		child.kill()
