@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -49,13 +49,13 @@ func become(s shimSpec) error {
 	for _, g := range s.Groups {
 		gids = append(gids, int(g))
 	}
-	if err := syscall.Setgroups(gids); err != nil {
+	if err := setGroups(s.Groups); err != nil {
 		return fmt.Errorf("set groups: %w", err)
 	}
-	if err := syscall.Setresgid(uid, uid, uid); err != nil {
+	if err := setIDs(unix.SYS_SETRESGID, uid); err != nil {
 		return fmt.Errorf("set gid: %w", err)
 	}
-	if err := syscall.Setresuid(uid, uid, uid); err != nil {
+	if err := setIDs(unix.SYS_SETRESUID, uid); err != nil {
 		return fmt.Errorf("set uid: %w", err)
 	}
 	if err := noCapabilities(); err != nil {
@@ -67,6 +67,27 @@ func become(s shimSpec) error {
 		}
 	}
 	return verify(uid, gids)
+}
+
+// setIDs sets all three ids of this thread, the one that executes. Package syscall
+// would set those of all threads, and abort where they differ in what they may.
+func setIDs(trap uintptr, id int) error {
+	if _, _, errno := unix.RawSyscall(trap, uintptr(id), uintptr(id), uintptr(id)); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// setGroups sets this thread's, like [setIDs].
+func setGroups(gids []uint32) error {
+	var list unsafe.Pointer
+	if len(gids) > 0 {
+		list = unsafe.Pointer(&gids[0])
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, uintptr(len(gids)), uintptr(list), 0); errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // shedCapabilities ends what could carry a capability over the change of uid:
@@ -136,7 +157,7 @@ func verify(uid int, gids []int) error {
 	if sets != [2]unix.CapUserData{} {
 		return fmt.Errorf("capabilities are left: %+v", sets)
 	}
-	if err := syscall.Setresuid(0, 0, 0); err == nil {
+	if err := setIDs(unix.SYS_SETRESUID, 0); err == nil {
 		return errors.New("the way back to root is open")
 	}
 	return nil

@@ -49,8 +49,9 @@ type execOptions struct {
 	noNewPrivs bool
 }
 
-func newExecCmd(f *Factory) *cobra.Command {
-	o := &execOptions{f: f}
+func newExecCmd(f *Factory) *cobra.Command { return (&execOptions{f: f}).cobra() }
+
+func (o *execOptions) cobra() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] -- COMMAND [ARG…]",
 		Short: "Run a command under a uid of its own",
@@ -78,6 +79,11 @@ executed; 127 it is not found; 128+N it died of signal N.`,
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return refused(usage("%s", err.Error()).Advise("see", "%s --help", cmd.CommandPath()))
 	})
+	o.flags(cmd)
+	return cmd
+}
+
+func (o *execOptions) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.pool, "pool", "", poolHelp)
 	flags.StringVar(&o.key, "key", "", "allocation key: your name for this request")
@@ -95,7 +101,6 @@ executed; 127 it is not found; 128+N it died of signal N.`,
 	choices(cmd, "ipc", ipcPrivate, ipcHost)
 	flags.BoolVar(&o.cgroup, "cgroup", false, "run it in a cgroup of its own, below ours (cgroup v2)")
 	flags.BoolVar(&o.noNewPrivs, "no-new-privs", true, "=false lets setuid programs and file capabilities work")
-	return cmd
 }
 
 // refused ends "uid exec" with the code that no command of its own means.

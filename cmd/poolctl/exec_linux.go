@@ -37,8 +37,8 @@ func canExec() error {
 type child struct {
 	pid     int
 	uid     uint32
-	tty     *pty // nil where we have none
-	cgroup  *cgroup   // nil unless asked for
+	tty     *pty    // nil where we have none
+	cgroup  *cgroup // nil unless asked for
 	signals chan os.Signal
 }
 
