@@ -131,7 +131,7 @@ func holdView(claim *leases.Claim, node, requester string) *api.Hold {
 	for _, r := range p.Requesters {
 		h := &api.Hold{Kind: r.Hold}
 		switch r.Hold {
-		case leases.HoldPID:
+		case leases.HoldPID, leases.HoldConn:
 			h.PID = r.PID
 		case leases.HoldTTL:
 			if claim.State != leases.Locked && r.ID != requester {
@@ -144,7 +144,7 @@ func holdView(claim *leases.Claim, node, requester string) *api.Hold {
 		if r.ID == requester {
 			return h
 		}
-		if best == nil || h.Kind == leases.HoldPID || later(h.Until, best.Until) {
+		if best == nil || h.Kind != leases.HoldTTL || later(h.Until, best.Until) {
 			best = h
 		}
 	}
