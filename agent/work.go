@@ -149,10 +149,12 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 		return none, nil, nil, err
 	}
 	host, _ := os.Hostname()
+	prover := uidpool.NewProver(reader)
+	prover.CleanWith(cleaner{seam: a.cfg.Seam, log: a.log})
 	return leases.Identity{
 		Node: a.cfg.Node, Role: a.cfg.Role, Machine: machine, Boot: boot, PIDNS: pidns,
 		Version: a.cfg.Version, PID: a.pid, Address: host + ":" + a.cfg.Socket,
-	}, home, uidpool.NewProver(reader), nil
+	}, home, prover, nil
 }
 
 // engine reaches etcd and runs one engine until it ends.

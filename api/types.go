@@ -194,6 +194,9 @@ type PoolPolicy struct {
 	ScanAge  string `json:"scan_age,omitempty" doc:"how old the /proc scan behind a hand-out may be, default 0: its own"`
 	Block    uint32 `json:"block,omitempty" doc:"ids a grant takes, aligned; default 1"`
 	LowWater string `json:"low_water,omitempty" doc:"a count or a percentage, default 10%"`
+	// What a uid's processes left behind keeps it in quarantine, unless it is removed.
+	RemoveIPC    *bool `json:"remove_ipc,omitempty" doc:"remove System V IPC, shared memory and message queues of released uids; default false"`
+	ClearKeyring *bool `json:"clear_keyring,omitempty" doc:"clear the user keyrings of released uids; default false"`
 }
 
 // PoolPatch changes a pool: Add, then Remove, then the fields given.

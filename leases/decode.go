@@ -190,6 +190,11 @@ func decodeProof(name string, data []byte) (*Proof, error) {
 			return nil, err
 		}
 	}
+	for _, text := range p.Left {
+		if err := tooLong(text); err != nil {
+			return nil, err
+		}
+	}
 	return &p, tooLong(p.Epoch, p.Boot, p.Machine, p.Write)
 }
 

@@ -13,8 +13,10 @@ import (
 // Prover is the node's truth for the engine: what runs here, from /proc, and
 // which requesters may still start something. Safe for concurrent use.
 type Prover struct {
-	reader *Reader
-	shared *Shared
+	reader  *Reader
+	shared  *Shared
+	cleaner Cleaner
+	roots   string // of what is read for residue: "" but in tests
 
 	mu        sync.Mutex // guards the fields below
 	busy      map[sessionSince]time.Time
@@ -36,6 +38,10 @@ const busyFor = time.Second
 func NewProver(r *Reader) *Prover {
 	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}, connected: map[string]int{}}
 }
+
+// CleanWith lets a cleaner remove what pools say is to be removed; without one
+// nothing is. It must be called before the prover is used.
+func (p *Prover) CleanWith(c Cleaner) { p.cleaner = c }
 
 // InUse implements [leases.Prover] by one exact scan, shared by all who wait. The
 // view of the node's processes is checked with every scan.
