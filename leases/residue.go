@@ -56,9 +56,10 @@ func (a *Allocator) residue(ids []Leftover) map[Ref]string {
 }
 
 // leftovers are the quarantined claims that the node is about to say are unused:
-// what they left speaks against that like a process.
-func (a *Allocator) leftovers(seen *observation, p *Proof) []Leftover {
+// what they left speaks against that like a process. Beside them their mod revisions.
+func (a *Allocator) leftovers(seen *observation, p *Proof) ([]Leftover, map[Ref]int64) {
 	var ids []Leftover
+	revs := map[Ref]int64{}
 	a.mu.Lock()
 	cleared := a.cleared
 	a.mu.Unlock()
@@ -74,10 +75,10 @@ func (a *Allocator) leftovers(seen *observation, p *Proof) []Leftover {
 			if pool := v.pools[c.Val.Pool].Val; pool != nil && !said && a.mayClean(c, pool, seen) {
 				l.RemoveIPC, l.ClearKeyring = pool.RemoveIPC, pool.ClearKeyring
 			}
-			ids = append(ids, l)
+			ids, revs[ref] = append(ids, l), c.ModRev
 		}
 	})
-	return ids
+	return ids, revs
 }
 
 // mayClean tells whether what a claim's processes left here is nobody else's by
@@ -89,19 +90,17 @@ func (a *Allocator) mayClean(c Stored[Claim], pool *Pool, seen *observation) boo
 }
 
 // inspectLeft looks for what is left of what a proof is about to say is unused, and
-// notes for which claims nothing was.
+// notes for which claims it ever said that nothing was.
 func (a *Allocator) inspectLeft(seen *observation, p *Proof) {
-	ids := a.leftovers(seen, p)
+	ids, revs := a.leftovers(seen, p)
 	left := a.residue(ids)
-	cleared := map[Ref]int64{}
-	a.mirror.read(func(v *view) {
-		for _, l := range ids {
-			if left[l.Ref] == "" {
-				cleared[l.Ref] = v.claims[l.Ref].ModRev
-			}
-		}
-	})
 	a.mu.Lock()
+	cleared := map[Ref]int64{}
+	for ref, rev := range revs {
+		if left[ref] == "" || a.cleared[ref] == rev {
+			cleared[ref] = rev
+		}
+	}
 	a.cleared = cleared
 	a.mu.Unlock()
 	p.addLeft(left)
