@@ -130,7 +130,7 @@ func (r *Residue) readSysV(kind, text string) {
 		if len(fields) == 0 {
 			continue
 		}
-		id, ok := number(fields, kind+"id")
+		id, ok := number(fields, map[string]string{"shm": "shmid", "sem": "semid", "msg": "msqid"}[kind])
 		uid, ok2 := number(fields, "uid")
 		creator, ok3 := number(fields, "cuid")
 		if !ok || !ok2 || !ok3 {
