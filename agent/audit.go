@@ -24,7 +24,10 @@ const requestID = "X-Request-Id"
 
 var ownRequestID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-type auditKey struct{}
+type (
+	auditKey struct{}
+	tellKey  struct{}
+)
 
 // audited makes one line of the log, and one event, of every request that would
 // change something, refused ones too. What it tells of a token is a digest: the
@@ -46,15 +49,33 @@ func (s *server) audited(op *huma.Operation) func(huma.Context, func(huma.Contex
 		} else if t != "" {
 			rec.Token = tokenDigest(t)
 		}
-		next(huma.WithValue(ctx, auditKey{}, rec))
-		rec.Status = ctx.Status()
-		if rec.Outcome == "" {
-			rec.Outcome = outcomeOf(rec.Status)
+		told := false
+		tell := func(status int) {
+			if !told {
+				told = true
+				s.tellChange(rec, status)
+			}
 		}
-		s.a.log.Named("audit").Info("change", zap.String("caller", rec.Caller), zap.String("role", rec.Role), zap.String("operation", rec.Operation),
-			zap.Strings("subjects", rec.Subjects), zap.String("token_sha256", rec.Token), zap.String("outcome", rec.Outcome), zap.Int("status", rec.Status),
-			zap.Bool("dry_run", rec.DryRun), zap.String("request_id", rec.RequestID))
-		s.a.events.audit(s.a.cfg.Node, rec)
+		next(huma.WithValue(huma.WithValue(ctx, auditKey{}, rec), tellKey{}, tell))
+		tell(ctx.Status())
+	}
+}
+
+func (s *server) tellChange(rec *api.Audit, status int) {
+	rec.Status = status
+	if rec.Outcome == "" {
+		rec.Outcome = outcomeOf(status)
+	}
+	s.a.log.Named("audit").Info("change", zap.String("caller", rec.Caller), zap.String("role", rec.Role), zap.String("operation", rec.Operation),
+		zap.Strings("subjects", rec.Subjects), zap.String("token_sha256", rec.Token), zap.String("outcome", rec.Outcome), zap.Int("status", rec.Status),
+		zap.Bool("dry_run", rec.DryRun), zap.String("request_id", rec.RequestID))
+	s.a.events.audit(s.a.cfg.Node, rec)
+}
+
+// changed tells of the request's change now: its answer may last for hours.
+func changed(ctx context.Context, status int) {
+	if tell, ok := ctx.Value(tellKey{}).(func(int)); ok {
+		tell(status)
 	}
 }
 
@@ -125,7 +146,7 @@ func answered(rec *api.Audit, body any) {
 	}
 	switch b := body.(type) {
 	case *grantOut:
-		uids(b.Body.Token, b.Body.Items)
+		uids(b.grant.Token, b.grant.Items)
 	case *releasedOut:
 		uids("", b.Body.Items)
 	case *uidOut:

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/uidpool"
 )
 
 // peer is who is at the other end of a connection: by the kernel's word when it
@@ -18,6 +19,9 @@ type peer struct {
 	uid, gid uint32
 	pid      int
 	groups   []uint32
+	// process is that pid's, by a pidfd; unidentified says why it is not known.
+	process      uidpool.ProcessRef
+	unidentified error
 	// cert is the caller that a certificate names; nil on the socket.
 	cert *caller
 	// err says why nobody told; such a peer is nobody.

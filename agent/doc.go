@@ -34,6 +34,9 @@
 //	etcd (embedded)  Run, with --embedded               after work
 //	watch of etcd    the embedded server runs           the server ends
 //
+//	connection hold  a request with one, and one more   the connection, the grant or the
+//	                 for each of its uids               server's shutdown
+//
 // Below work the engine's own goroutines run, see package leases, and the services'
 // (package vlan), which begin when the node is registered and end with the engine,
 // or end it. net/http has one for each connection: at most as long as the request

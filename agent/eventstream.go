@@ -20,7 +20,8 @@ import (
 const (
 	// maxListeners bounds the streams of one agent.
 	maxListeners = 4096
-	heartbeat    = 15 * time.Second
+	// heartbeat is how often a stream without news says that it is there.
+	heartbeat = 15 * time.Second
 	// eventTimeout is how long a listener may take to read what is sent at once.
 	eventTimeout = 10 * time.Second
 )

@@ -28,6 +28,9 @@ import (
 const limit = 30 * time.Second
 
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == agent.HelperCommand {
+		os.Exit(agent.HelperMain())
+	}
 	if kind := os.Getenv("IDPOOL_AGENT_TEST"); kind != "" {
 		os.Exit(helperMain(kind))
 	}

@@ -129,6 +129,10 @@ func helperMain(kind string) int {
 			}
 			fmt.Println(child.Process.Pid)
 		}
+	case "leave":
+		return leaveBehind(os.Args[1])
+	case "hold":
+		return holdMain(os.Args[1], os.Args[2])
 	case "call": // one call a line: METHOD PATH [IF-MATCH [BODY]]; answers STATUS and one line
 		return helperCalls(os.Args[1])
 	}

@@ -6,6 +6,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/idpool/idpool/uidpool"
 )
 
 // maxPeerGroups bounds the supplementary groups that are read; the kernel's own
@@ -31,6 +33,7 @@ func peerOf(c net.Conn) peer {
 		}
 		p.uid, p.gid, p.pid = cred.Uid, cred.Gid, int(cred.Pid)
 		p.groups = peerGroups(fd)
+		p.process, p.unidentified = uidpool.IdentifyPeer(int(fd), p.pid)
 	})
 	if err != nil {
 		p.err = err

@@ -128,6 +128,12 @@ func setPolicy(p *leases.Policy, b api.PoolPolicy) []error {
 	if b.Block != 0 {
 		p.Block = b.Block
 	}
+	if b.RemoveIPC != nil {
+		p.RemoveIPC = *b.RemoveIPC
+	}
+	if b.ClearKeyring != nil {
+		p.ClearKeyring = *b.ClearKeyring
+	}
 	faults = append(faults, setDuration(&p.Cooldown, "cooldown", b.Cooldown), setDuration(&p.ScanAge, "scan-age", b.ScanAge))
 	faults = append(faults, setText(&p.Reclaim, b.Reclaim), setText(&p.LowWater, b.LowWater))
 	if err := p.Validate(); err != nil {

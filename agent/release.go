@@ -157,7 +157,7 @@ func (c *core) releasePID(ctx context.Context, who caller, pid int) (*releasedOu
 func speaksFor(who caller) func(leases.Requester) bool {
 	line := ancestors(who.pid)
 	return func(r leases.Requester) bool {
-		if r.Hold != leases.HoldPID || line[r.PID] {
+		if (r.Hold != leases.HoldPID && r.Hold != leases.HoldConn) || line[r.PID] {
 			return true
 		}
 		alive, _ := uidpool.ProcessRef{PID: r.PID, Start: r.Start, PIDNS: r.PIDNS, Session: r.Session}.Alive()

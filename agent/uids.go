@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,11 +39,6 @@ type requestIn struct {
 	Body api.UIDRequestBody
 }
 
-type grantOut struct {
-	Status int
-	Body   api.Grant
-}
-
 type confirmIn struct {
 	UID     uint64 `path:"uid" maximum:"4294967295"`
 	IfMatch string `header:"If-Match" maxLength:"200" doc:"the grant's token; operators may send *"`
@@ -73,7 +67,7 @@ type adoptIn struct {
 
 func (s *server) uidRoutes() {
 	tags := []string{"uids"}
-	add(s, huma.Operation{OperationID: "request-uids", Method: http.MethodPost, Path: "/v1/uid-pools/{pool}/uids", Summary: "Ask for uids: 201, or 200 for the same grant as before", Tags: tags, DefaultStatus: http.StatusCreated}, s.request)
+	add(s, huma.Operation{OperationID: "request-uids", Method: http.MethodPost, Path: "/v1/uid-pools/{pool}/uids", Summary: "Ask for uids: 201, or 200 for the same grant as before", Tags: tags, DefaultStatus: http.StatusCreated, Responses: s.grantResponses()}, s.request)
 	add(s, huma.Operation{OperationID: "list-uids", Method: http.MethodGet, Path: "/v1/uids", Summary: "Uids that are held, waiting or reserved", Tags: tags}, s.listUIDs)
 	add(s, huma.Operation{OperationID: "get-uid", Method: http.MethodGet, Path: "/v1/uids/{uid}", Summary: "One uid", Tags: tags}, s.getUID)
 	add(s, huma.Operation{OperationID: "confirm-uid", Method: http.MethodPost, Path: "/v1/uids/{uid}/confirm", Summary: "End the hand-over: the process runs", Tags: tags}, s.confirm)
@@ -97,6 +91,11 @@ func (s *server) request(ctx context.Context, who caller, in *requestIn) (*grant
 	if err != nil {
 		return nil, err
 	}
+	if req.Hold.Connection {
+		// Known before the claim names it, and for as long as this request lasts.
+		req.Requester = cmp.Or(req.Requester, leases.NewToken())
+		context.AfterFunc(ctx, c.prover.Connect(req.Requester))
+	}
 	_, g, err := c.uids.Request(ctx, req)
 	if err != nil {
 		return nil, c.explained("granted", err)
@@ -104,16 +103,11 @@ func (s *server) request(ctx context.Context, who caller, in *requestIn) (*grant
 	if ctx.Err() != nil && req.Key == "" && !g.Same {
 		return nil, s.undo(ctx, c, who, g)
 	}
-	out := &grantOut{http.StatusCreated, api.Grant{Token: g.Token, Key: g.Key, Requester: g.Requester, Same: g.Same}}
-	if g.Same {
-		out.Status = http.StatusOK
+	status, body := c.granted(ctx, who, g)
+	if req.Hold.Connection {
+		return c.stream(status, body, g.Held), nil
 	}
-	slices.SortFunc(g.Held, func(x, y leases.Held) int { return cmp.Compare(x.ID, y.ID) })
-	u := c.uses(ctx)
-	for _, h := range g.Held {
-		out.Body.Items = append(out.Body.Items, c.heldView(ctx, who, u, h, g.Requester))
-	}
-	return out, nil
+	return once(status, body), nil
 }
 
 // undo gives a grant back at once whose client went away: nobody knows its token.
@@ -165,7 +159,19 @@ func readHold(who caller, h *api.Hold) (uidpool.Hold, error) {
 		return uidpool.Hold{}, nil
 	}
 	switch h.Kind {
+	case api.HoldConnection:
+		if h.PID != 0 || h.TTL != "" {
+			return uidpool.Hold{}, problem.New(problem.CodeInvalid, "a connection hold takes neither pid nor ttl")
+		}
+		// Not knowing whose it is, only what is the uid already counts when it ends.
+		return uidpool.Hold{Connection: true, Process: who.process}, nil
 	case api.HoldPID:
+		if h.PID == 0 && h.TTL == "" {
+			if who.unidentified != nil || who.process.PID == 0 {
+				return uidpool.Hold{}, problem.New(problem.CodeInvalid, "a pid hold of the process that asks: it is not known (%v); name its pid", who.unidentified)
+			}
+			return uidpool.Hold{Process: who.process}, nil
+		}
 		if h.PID <= 0 || h.TTL != "" {
 			return uidpool.Hold{}, problem.New(problem.CodeInvalid, "a pid hold takes the pid of a process and no ttl, not pid %d and ttl %q", h.PID, h.TTL)
 		}
@@ -177,7 +183,7 @@ func readHold(who caller, h *api.Hold) (uidpool.Hold, error) {
 		}
 		return out, readTTL(&out.TTL, h.TTL)
 	}
-	return uidpool.Hold{}, problem.New(problem.CodeInvalid, "hold kind %q is neither ttl nor pid", h.Kind)
+	return uidpool.Hold{}, problem.New(problem.CodeInvalid, "hold kind %q is none of ttl, pid and connection", h.Kind)
 }
 
 func readTTL(to *time.Duration, text string) error {
@@ -346,6 +352,9 @@ func (s *server) join(ctx context.Context, who caller, in *joinIn) (*uidOut, err
 		if hold, err = readHold(who, in.Body.Hold); err != nil {
 			return nil, err
 		}
+	}
+	if hold.Connection {
+		return nil, problem.New(problem.CodeInvalid, "uid %d not joined: a connection holds what was asked for over it; join with a ttl or a pid", in.UID)
 	}
 	held, requester, err := c.uids.Join(ctx, []leases.Ref{info.Ref}, t, hold)
 	if err != nil {

@@ -75,6 +75,12 @@ func (c *core) uidView(ctx context.Context, who caller, u *uses, info leases.Cla
 		InPool: inPool(info), ConfirmedInEtcd: info.InEtcd, Keep: claim.Kept(),
 		Reason: claim.Reason, ReasonCode: claim.ReasonCode, WaitsFor: waitsView(info.WaitsFor), NotBefore: info.NotBefore, Revision: info.ModRev,
 	}
+	for _, w := range info.WaitsFor {
+		if left := w.Residue(); left != "" {
+			v.ReasonCode = leases.ReasonResidue
+			v.Reason = strings.TrimPrefix(v.Reason+"; left behind on "+w.Node+": "+left, "; ")
+		}
+	}
 	if who.operator || who.name == claim.Caller {
 		v.Token = claim.Token
 	}
@@ -131,7 +137,7 @@ func holdView(claim *leases.Claim, node, requester string) *api.Hold {
 	for _, r := range p.Requesters {
 		h := &api.Hold{Kind: r.Hold}
 		switch r.Hold {
-		case leases.HoldPID:
+		case leases.HoldPID, leases.HoldConn:
 			h.PID = r.PID
 		case leases.HoldTTL:
 			if claim.State != leases.Locked && r.ID != requester {
@@ -144,7 +150,7 @@ func holdView(claim *leases.Claim, node, requester string) *api.Hold {
 		if r.ID == requester {
 			return h
 		}
-		if best == nil || h.Kind == leases.HoldPID || later(h.Until, best.Until) {
+		if best == nil || h.Kind != leases.HoldTTL || later(h.Until, best.Until) {
 			best = h
 		}
 	}
@@ -161,6 +167,14 @@ func when(t time.Time) *time.Time {
 	return &t
 }
 
+// setOrNil leaves away what is not set.
+func setOrNil(b bool) *bool {
+	if !b {
+		return nil
+	}
+	return &b
+}
+
 func waitsView(waits []leases.NodeWait) []problem.WaitsFor {
 	out := make([]problem.WaitsFor, 0, len(waits))
 	for _, w := range waits {
@@ -175,6 +189,7 @@ func poolView(p leases.PoolInfo) api.Pool {
 		PoolPolicy: api.PoolPolicy{
 			Scope: string(p.Scope), Order: string(p.Order), Proof: string(p.Proof), Cooldown: p.Cooldown.String(),
 			Reclaim: p.Reclaim.String(), ScanAge: p.ScanAge.String(), Block: p.Block, LowWater: p.LowWater.String(),
+			RemoveIPC: setOrNil(p.RemoveIPC), ClearKeyring: setOrNil(p.ClearKeyring),
 		},
 		Size: p.Size, Counts: p.Counts, Low: p.Low, Revision: p.ModRev,
 	}

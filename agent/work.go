@@ -151,6 +151,7 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 		return none, nil, nil, err
 	}
 	host, _ := os.Hostname()
+	prover.CleanWith(cleaner{seam: a.cfg.Seam, log: a.log})
 	return leases.Identity{
 		Node: a.cfg.Node, Role: a.cfg.Role, Machine: machine, Boot: boot, PIDNS: pidns,
 		Version: a.cfg.Version, PID: a.pid, Address: host + ":" + a.cfg.Socket,

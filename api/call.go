@@ -76,13 +76,23 @@ func settles(status int, err error) bool {
 }
 
 func (c *Client) once(ctx context.Context, q call, out any) (int, error) {
-	if c.address.err != nil {
-		return 0, c.address.err
-	}
 	if c.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.timeout+q.wait)
 		defer cancel()
+	}
+	res, err := c.send(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	return c.answer(ctx, q, res, out)
+}
+
+// send sends the request and returns the answer's head.
+func (c *Client) send(ctx context.Context, q call) (*http.Response, error) {
+	if c.address.err != nil {
+		return nil, c.address.err
 	}
 	var connected atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
@@ -90,18 +100,17 @@ func (c *Client) once(ctx context.Context, q call, out any) (int, error) {
 	})
 	req, err := c.request(traced, q)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
 		var alert tls.AlertError
 		if connected.Load() && !errors.As(err, &alert) {
-			return 0, c.lost(ctx, q, err)
+			return nil, c.lost(ctx, q, err)
 		}
-		return 0, c.unreachable(ctx, err)
+		return nil, c.unreachable(ctx, err)
 	}
-	defer func() { _ = res.Body.Close() }()
-	return c.answer(ctx, q, res, out)
+	return res, nil
 }
 
 func (c *Client) request(ctx context.Context, q call) (*http.Request, error) {

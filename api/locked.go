@@ -22,6 +22,7 @@ type LockedUID struct {
 	requester string
 	key       string
 	lost      chan struct{}
+	held      *held // the connection of its hold; nil for other holds
 
 	mu        sync.Mutex // guards the fields below; not held during calls
 	info      UID
@@ -117,7 +118,10 @@ func (u *LockedUID) Release(ctx context.Context) error {
 	if err != nil && !errors.Is(err, ErrNotHeld) && !errors.Is(err, ErrLockLost) {
 		return err
 	}
-	u.released = true
+	if !u.released {
+		u.released = true
+		u.held.released()
+	}
 	for _, item := range r.Items {
 		if item.UID == u.uid {
 			u.info = item
@@ -140,7 +144,7 @@ func (u *LockedUID) beginRelease() bool {
 // ran out, or an operator released it. Nothing may be started under the uid
 // then, and what runs should end. A silent agent loses nothing.
 //
-// The first call begins to look at the grant every [Options.WatchInterval], in
+// With a connection hold the agent says so over the connection. Else the first call begins to look at the grant every [Options.WatchInterval], in
 // a goroutine that ends with the grant or with [Client.Close].
 func (u *LockedUID) Lost() <-chan struct{} {
 	u.mu.Lock()

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"crypto/rand"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -75,7 +74,14 @@ func (c *Client) RequestUID(ctx context.Context, r UIDRequest) (*LockedUID, erro
 // RequestUIDs is RequestUID for r.Count uids under one token: all or none. They
 // are in numeric order. Each is confirmed by itself; see [LockedUID.Release]
 // for how they end.
+//
+// With a hold of kind [HoldConnection] the answer's connection stays open: ctx
+// bounds the request alone, [LockedUID.Lost] is told over it at once, and the hold
+// ends when all uids are released or the client is closed, or its program ends.
 func (c *Client) RequestUIDs(ctx context.Context, r UIDRequest) ([]*LockedUID, error) {
+	if r.Hold.Kind == HoldConnection {
+		return c.requestHeld(ctx, r)
+	}
 	g, err := c.Grant(ctx, r)
 	if err != nil {
 		return nil, err
@@ -91,6 +97,9 @@ func (c *Client) RequestUIDs(ctx context.Context, r UIDRequest) ([]*LockedUID, e
 // it, such as a command that prints it. Every item carries token, key and
 // requester.
 func (c *Client) Grant(ctx context.Context, r UIDRequest) (Grant, error) {
+	if err := connectionOnly(r.Hold); err != nil {
+		return Grant{}, err
+	}
 	b, err := r.body()
 	if err != nil {
 		return Grant{}, err
@@ -103,15 +112,10 @@ func (c *Client) Grant(ctx context.Context, r UIDRequest) (Grant, error) {
 	if _, err := c.do(ctx, q, &g); err != nil {
 		return Grant{}, err
 	}
-	if want := max(1, r.Count); len(g.Items) != want || g.Token == "" {
-		return Grant{}, q.unreadable(fmt.Errorf("it has %d of %d uids, token %q", len(g.Items), want, g.Token))
+	if err := q.fits(g, r.Count); err != nil {
+		return Grant{}, err
 	}
-	for i := range g.Items {
-		g.Items[i].Token, g.Items[i].Requester = g.Token, g.Requester
-		if g.Key != "" {
-			g.Items[i].Key = g.Key
-		}
-	}
+	g.named()
 	return g, nil
 }
 

@@ -55,14 +55,20 @@ const (
 	// HoldPID ends when the process and whatever it forked since in its session
 	// are gone or run under the uid.
 	HoldPID = "pid"
+	// HoldConnection ends when the connection does over which the uid was asked
+	// for, and what the process at its end has forked since in its session is gone
+	// or runs under the uid.
+	HoldConnection = "connection"
 )
 
 // Hold keeps a grant locked until it is confirmed.
 type Hold struct {
-	Kind string `json:"kind" enum:"ttl,pid"`
+	Kind string `json:"kind" enum:"ttl,pid,connection"`
 	// TTL is a Go duration ("5m"), in requests; 1s to 24h.
 	TTL string `json:"ttl,omitempty"`
-	PID int    `json:"pid,omitempty"`
+	// PID is the process of a pid hold; 0 in requests: the one that asks, by the
+	// kernel's word. In answers also whose connection it is.
+	PID int `json:"pid,omitempty"`
 	// Until is when a TTL hold ends, in answers.
 	Until *time.Time `json:"until,omitempty"`
 }
@@ -79,6 +85,28 @@ type UIDRequestBody struct {
 	// Requester names this request: sent again it binds nobody twice.
 	Requester string `json:"requester,omitempty" maxLength:"100" pattern:"^[A-Za-z0-9]*$" doc:"random, of the client; the agent makes one if absent"`
 }
+
+// StreamEvent is one line of the answer to a request with a connection hold.
+type StreamEvent struct {
+	// Event is granted (the first line), alive (now and then, so that a dead
+	// connection is noticed) or lost (the uid is the grant's no longer).
+	Event string `json:"event" enum:"granted,alive,lost"`
+	Grant *Grant `json:"grant,omitempty"`
+	UID   uint32 `json:"uid,omitempty"`
+	// Reason says why a uid is lost.
+	Reason     string `json:"reason,omitempty"`
+	ReasonCode string `json:"reason_code,omitempty"`
+}
+
+// Events of a connection hold.
+const (
+	EventGranted = "granted"
+	EventAlive   = "alive"
+	EventLost    = "lost"
+)
+
+// StreamType is the media type of a stream of [StreamEvent]: one JSON object a line.
+const StreamType = "application/jsonl"
 
 // Grant is the answer to a request: one or several uids under one token.
 type Grant struct {
@@ -166,6 +194,9 @@ type PoolPolicy struct {
 	ScanAge  string `json:"scan_age,omitempty" doc:"how old the /proc scan behind a hand-out may be, default 0: its own"`
 	Block    uint32 `json:"block,omitempty" doc:"ids a grant takes, aligned; default 1"`
 	LowWater string `json:"low_water,omitempty" doc:"a count or a percentage, default 10%"`
+	// What a uid's processes left behind keeps it in quarantine, unless it is removed.
+	RemoveIPC    *bool `json:"remove_ipc,omitempty" doc:"remove System V IPC, shared memory and message queues of released uids; default false"`
+	ClearKeyring *bool `json:"clear_keyring,omitempty" doc:"clear the user keyrings of released uids; default false"`
 }
 
 // PoolPatch changes a pool: Add, then Remove, then the fields given.

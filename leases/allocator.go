@@ -76,9 +76,11 @@ type Allocator struct {
 	ready   chan struct{}
 	nudge   chan struct{} // wakes the janitor
 
-	mu      sync.Mutex     // guards the fields below
-	wrote   int64          // highest revision of our own writes
-	flying  map[Ref]int64  // ids being granted: 0, or the revision the mirror must reach
+	mu     sync.Mutex    // guards the fields below
+	wrote  int64         // highest revision of our own writes
+	flying map[Ref]int64 // ids being granted: 0, or the revision the mirror must reach
+	// cleared are the claims of which the last report here said that nothing is left.
+	cleared map[Ref]int64
 	keysNow map[string]*sf // one request per allocation key at a time
 	rotated map[string]uint32
 	leaving bool

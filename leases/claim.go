@@ -84,6 +84,9 @@ type Presence struct {
 const (
 	HoldTTL = "ttl"
 	HoldPID = "pid"
+	// HoldConn is a connection to the node's agent, which knows it by the
+	// requester's name; PID and what follows it say whose, where that is known.
+	HoldConn = "connection"
 	// HoldNone starts nothing: what stands for a keep or an adoption that no
 	// requester is left of.
 	HoldNone = "none"

@@ -95,7 +95,7 @@ func (p *Presence) check() error {
 		return misfitting("claim with %d requesters on %s: at most %d", len(p.Requesters), p.Node, 2*maxRequesters)
 	}
 	for _, r := range p.Requesters {
-		if r.ID == "" || (r.Hold != HoldTTL && r.Hold != HoldPID && r.Hold != HoldNone) || r.PID < 0 || r.Session < 0 {
+		if r.ID == "" || (r.Hold != HoldTTL && r.Hold != HoldPID && r.Hold != HoldConn && r.Hold != HoldNone) || r.PID < 0 || r.Session < 0 {
 			return misfitting("claim with requester %.60q of unknown hold %.60q on %s", r.ID, r.Hold, p.Node)
 		}
 		if err := tooLong(r.ID); err != nil {
@@ -187,6 +187,11 @@ func decodeProof(name string, data []byte) (*Proof, error) {
 	}
 	for space := range p.InUse {
 		if err := space.Valid(); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range p.Left {
+		if err := tooLong(text); err != nil {
 			return nil, err
 		}
 	}

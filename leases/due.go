@@ -70,7 +70,7 @@ func (w weighing) waits(nodes []witness) []Wait {
 		fresh := w.valid(n) && n.proof.Revision >= w.modRev
 		switch {
 		case fresh && w.policy != ProofNone && n.node.State == nodeActive && n.proof.lists(w.ref, w.claim.Count):
-			waits = append(waits, Wait{n.name, "in use there, or a requester there has not given up"})
+			waits = append(waits, Wait{n.name, n.proof.why(w.ref)})
 		case !w.due(n) || fresh:
 		case n.noProof != "":
 			waits = append(waits, Wait{n.name, "cannot prove: " + n.noProof})

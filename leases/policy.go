@@ -127,6 +127,11 @@ type Policy struct {
 	ScanAge  time.Duration `json:"scan_age"`
 	Block    uint32        `json:"block"`
 	LowWater LowWater      `json:"low_water"`
+	// RemoveIPC and ClearKeyring say what is removed, of an id in quarantine, of what
+	// its processes left behind: System V IPC, shared memory and message queues; the
+	// user's keyrings.
+	RemoveIPC    bool `json:"remove_ipc,omitempty"`
+	ClearKeyring bool `json:"clear_keyring,omitempty"`
 }
 
 // DefaultPolicy is that of a uid pool.

@@ -34,6 +34,7 @@ func (a *Allocator) report(seen *observation) *Proof {
 			p.InUse[ref.Space] = set
 		}
 	}
+	a.inspectLeft(seen, p)
 	return p
 }
 

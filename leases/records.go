@@ -155,7 +155,10 @@ type Proof struct {
 	Machine  string                      `json:"machine"`
 	Revision int64                       `json:"revision"`
 	InUse    map[cluster.Space]idset.Set `json:"in_use,omitempty"`
-	Write    string                      `json:"w"`
+	// Left says what was left behind of ids that are listed for that alone, by
+	// their names, as in "uid/70012".
+	Left  map[string]string `json:"left,omitempty"`
+	Write string            `json:"w"`
 }
 
 // lists tells whether the proof found one of the claim's ids in use.

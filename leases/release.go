@@ -163,6 +163,9 @@ func (a *Allocator) shortcut(ctx context.Context, s *snap, p *plan, r Release) {
 			return
 		}
 	}
+	if a.leavesSomething(p) {
+		return
+	}
 	for i := range p.edits {
 		if !p.edits[i].ref.vlan() {
 			p.edits[i].after = nil

@@ -19,15 +19,20 @@ const (
 	MaxTTL     = 24 * time.Hour
 )
 
-// Hold is what keeps a grant locked until it is confirmed: the process PID if it
-// is not 0, else a TTL; the zero value is a TTL of [DefaultTTL].
+// Hold is what keeps a grant locked until it is confirmed: a connection if
+// Connection is set, the process Process or PID if one is not 0, else a TTL; the
+// zero value is a TTL of [DefaultTTL].
 //
-// A TTL hold is the caller's word to start nothing after it. A process hold ends
+// A connection hold ends when the requester is connected no longer (see
+// [Prover.Connect]); Process, if known, is who has the other end. A TTL hold is the caller's word to start nothing after it. A process hold ends
 // when the process is gone and with it whatever it started since in its session,
 // unless that runs under the uid by then.
 type Hold struct {
 	TTL time.Duration
 	PID int
+	// Process is a process that was identified already, instead of PID.
+	Process    ProcessRef
+	Connection bool
 }
 
 func (h Hold) ttl() time.Duration {
@@ -39,16 +44,23 @@ func (h Hold) ttl() time.Duration {
 
 // requester turns a hold into what a claim stores.
 func (h Hold) requester() (leases.Requester, error) {
-	if h.PID != 0 {
-		ref, err := Identify(h.PID)
-		if err != nil {
-			return leases.Requester{}, problem.New(problem.CodeInvalid, "hold pid=%d: %v", h.PID, err)
+	kind := leases.HoldPID
+	if h.Connection {
+		kind = leases.HoldConn
+	}
+	if h.PID != 0 || h.Process.PID != 0 || h.Connection {
+		ref := h.Process
+		if h.PID != 0 {
+			var err error
+			if ref, err = Identify(h.PID); err != nil {
+				return leases.Requester{}, problem.New(problem.CodeInvalid, "hold pid=%d: %v", h.PID, err)
+			}
 		}
 		since, err := NowTicks()
 		if err != nil {
 			return leases.Requester{}, err
 		}
-		return leases.Requester{ID: leases.NewToken(), Hold: leases.HoldPID, PID: ref.PID, Start: ref.Start, PIDNS: ref.PIDNS, Session: ref.Session, Since: since}, nil
+		return leases.Requester{ID: leases.NewToken(), Hold: kind, PID: ref.PID, Start: ref.Start, PIDNS: ref.PIDNS, Session: ref.Session, Since: since}, nil
 	}
 	ttl := h.ttl()
 	if ttl < MinTTL || ttl > MaxTTL {

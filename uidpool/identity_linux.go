@@ -94,6 +94,36 @@ func Identify(pid int) (ProcessRef, error) {
 		return ProcessRef{}, problem.Wrap(problem.CodeNoProof, err, "open process %d", pid)
 	}
 	defer unix.Close(fd)
+	return identify(fd, pid, inode)
+}
+
+// IdentifyPeer names the process at the other end of a Unix socket, as it was when
+// it connected; fd is the socket, on which the caller's pid namespace's number of
+// that process is pid (SO_PEERCRED). Where the kernel is older than 6.5 and hands
+// out no pidfd of it, it is [Identify] of the number. Errors as of that.
+func IdentifyPeer(fd, pid int) (ProcessRef, error) {
+	peer, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PEERPIDFD)
+	switch {
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return Identify(pid)
+	case errors.Is(err, unix.ESRCH), errors.Is(err, unix.EINVAL):
+		return ProcessRef{}, problem.New(problem.CodeNotFound, "the process that connected is gone")
+	case err != nil:
+		return ProcessRef{}, problem.Wrap(problem.CodeNoProof, err, "ask who connected")
+	}
+	defer unix.Close(peer)
+	if pid <= 0 {
+		return ProcessRef{}, problem.New(problem.CodeNoProof, "the process that connected is of another pid namespace")
+	}
+	inode, err := PIDNamespace()
+	if err != nil {
+		return ProcessRef{}, err
+	}
+	return identify(peer, pid, inode)
+}
+
+// identify reads what pid is, which a pidfd vouches for.
+func identify(fd, pid int, inode uint64) (ProcessRef, error) {
 	st, statErr := readStat(pid)
 	// The pidfd keeps no pid from being given again. But if its process has not
 	// exited by now, it had the pid while stat was read.

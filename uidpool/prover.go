@@ -13,11 +13,14 @@ import (
 // Prover is the node's truth for the engine: what runs here, from /proc, and
 // which requesters may still start something. Safe for concurrent use.
 type Prover struct {
-	reader *Reader
-	shared *Shared
+	reader  *Reader
+	shared  *Shared
+	cleaner Cleaner
+	roots   string // of what is read for residue: "" but in tests
 
-	mu   sync.Mutex // guards the field below
-	busy map[sessionSince]time.Time
+	mu        sync.Mutex // guards the fields below
+	busy      map[sessionSince]time.Time
+	connected map[string]int // requesters of a connection hold: how many each has
 }
 
 // sessionSince is a question that a walk over all processes answered with yes.
@@ -33,7 +36,7 @@ const busyFor = time.Second
 
 // NewProver returns a prover that reads through r.
 func NewProver(r *Reader) *Prover {
-	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}}
+	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}, connected: map[string]int{}}
 }
 
 // OnScan sets what is told of each scan: how long it took, how many tasks it read,
@@ -51,6 +54,10 @@ func (p *Prover) OnScan(f func(took time.Duration, tasks int, err error)) {
 		return s, err
 	}
 }
+
+// CleanWith lets a cleaner remove what pools say is to be removed; without one
+// nothing is. It must be called before the prover is used.
+func (p *Prover) CleanWith(c Cleaner) { p.cleaner = c }
 
 // InUse implements [leases.Prover] by one exact scan, shared by all who wait. The
 // view of the node's processes is checked with every scan.
@@ -92,7 +99,8 @@ func (p *Prover) Suspect(id uint32) bool {
 
 // MayStart implements [leases.Prover]: a TTL hold until its deadline, a process
 // hold while the process lives and then while something that was started in its
-// session since the request lives that is not the uid yet (rule 2).
+// session since the request lives that is not the uid yet (rule 2). A connection
+// hold is the same, with the connection instead of the process.
 func (p *Prover) MayStart(id uint32, r leases.Requester) bool {
 	switch r.Hold {
 	case leases.HoldTTL:
@@ -103,8 +111,35 @@ func (p *Prover) MayStart(id uint32, r leases.Requester) bool {
 			return true
 		}
 		return p.leftBehind(id, ref, r.Since)
+	case leases.HoldConn:
+		if p.isConnected(r.ID) {
+			return true
+		}
+		// The other end may have forked what is to become the uid.
+		return r.PID != 0 && p.leftBehind(id, ProcessRef{PID: r.PID, Start: r.Start, PIDNS: r.PIDNS, Session: r.Session}, r.Since)
 	}
 	return false
+}
+
+// Connect says that a requester has a connection, until the function that it
+// returns is called. It must be called before the requester is bound to a claim.
+func (p *Prover) Connect(requester string) (disconnect func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.connected[requester]++
+	return sync.OnceFunc(func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.connected[requester]--; p.connected[requester] == 0 {
+			delete(p.connected, requester)
+		}
+	})
+}
+
+func (p *Prover) isConnected(requester string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.connected[requester] > 0
 }
 
 // Alive implements [leases.Prover].

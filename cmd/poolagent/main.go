@@ -21,6 +21,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) == 2 && os.Args[1] == agent.HelperCommand {
+		os.Exit(agent.HelperMain())
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	// A second signal ends the process at once.
 	context.AfterFunc(ctx, stop)

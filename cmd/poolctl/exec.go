@@ -3,20 +3,13 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/user"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/idpool/idpool/api"
-	"github.com/idpool/idpool/problem"
 )
 
 // Exit codes of "uid exec" beside the command's own, as env(1) has them.
@@ -46,10 +39,19 @@ type execOptions struct {
 	join   bool
 	detach bool
 	onLost string
+	// What of ours the command keeps, and what it gets of its own.
+	env        []string
+	keepFDs    []int
+	chdir      string
+	privateTmp bool
+	ipc        string
+	cgroup     bool
+	noNewPrivs bool
 }
 
-func newExecCmd(f *Factory) *cobra.Command {
-	o := &execOptions{f: f}
+func newExecCmd(f *Factory) *cobra.Command { return (&execOptions{f: f}).cobra() }
+
+func (o *execOptions) cobra() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] -- COMMAND [ARG…]",
 		Short: "Run a command under a uid of its own",
@@ -57,10 +59,13 @@ func newExecCmd(f *Factory) *cobra.Command {
 whatever it started have ended. Needs root.
 
 The command gets the uid and the gid of the same number, no other groups but those
-of --groups, a new session keyring, no way to other privileges (setuid programs do
-not work), none of our open files but the first three, umask 077, / as its
-directory, and of the environment PATH, HOME, SHELL, USER, LOGNAME, TERM, IDPOOL_UID
-and IDPOOL_POOL. Signals are passed on to it.
+of --groups, no capability and no way to one (setuid programs do not work), a new
+session keyring, System V IPC and message queues of its own, a session of its own
+and, where ours is a terminal, a new terminal; none of our open files but the first
+three and those of --keep-fd; umask 077, / as its directory; and of the environment
+PATH, HOME, SHELL, USER, LOGNAME, TERM, IDPOOL_UID, IDPOOL_POOL and what --env
+names. Signals are passed on to it. When poolctl is killed the command lives on and
+keeps the uid.
 
 Exit codes: the command's own; 125 idpool refused; 126 the command cannot be
 executed; 127 it is not found; 128+N it died of signal N.`,
@@ -74,6 +79,11 @@ executed; 127 it is not found; 128+N it died of signal N.`,
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return refused(usage("%s", err.Error()).Advise("see", "%s --help", cmd.CommandPath()))
 	})
+	o.flags(cmd)
+	return cmd
+}
+
+func (o *execOptions) flags(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&o.pool, "pool", "", poolHelp)
 	flags.StringVar(&o.key, "key", "", "allocation key: your name for this request")
@@ -83,7 +93,14 @@ executed; 127 it is not found; 128+N it died of signal N.`,
 	flags.BoolVar(&o.detach, "detach", false, "do not wait for what the command leaves running; the uid stays taken then")
 	flags.StringVar(&o.onLost, "on-lost", onLostContinue, "when the grant is lost: continue, or kill the command")
 	choices(cmd, "on-lost", onLostContinue, onLostKill)
-	return cmd
+	flags.StringArrayVar(&o.env, "env", nil, "NAME=VALUE for the command's environment, or NAME to pass ours; may be repeated")
+	flags.IntSliceVar(&o.keepFDs, "keep-fd", nil, "numbers of open files that the command keeps")
+	flags.StringVar(&o.chdir, "chdir", "", "start in this directory instead of / (looked up as the uid)")
+	flags.BoolVar(&o.privateTmp, "private-tmp", false, "empty /tmp, /var/tmp and /dev/shm of its own, gone with the command")
+	flags.StringVar(&o.ipc, "ipc", ipcPrivate, "System V IPC and message queues: private, or the host's")
+	choices(cmd, "ipc", ipcPrivate, ipcHost)
+	flags.BoolVar(&o.cgroup, "cgroup", false, "run it in a cgroup of its own, below ours (cgroup v2)")
+	flags.BoolVar(&o.noNewPrivs, "no-new-privs", true, "=false lets setuid programs and file capabilities work")
 }
 
 // refused ends "uid exec" with the code that no command of its own means.
@@ -95,6 +112,8 @@ func (o *execOptions) args(_ *cobra.Command, args []string) error {
 		return refused(usage("run what? a command is missing").Advise("so", "poolctl uid exec -- COMMAND …"))
 	case o.onLost != onLostContinue && o.onLost != onLostKill:
 		return refused(usage("--on-lost %q is neither continue nor kill", o.onLost))
+	case o.ipc != ipcPrivate && o.ipc != ipcHost:
+		return refused(usage("--ipc %q is neither private nor host", o.ipc))
 	case o.join && o.key == "":
 		return refused(usage("--join needs the --key of the grant to join"))
 	case o.join && (o.pool != "" || o.holder != ""):
@@ -107,7 +126,7 @@ func (o *execOptions) run(ctx context.Context, args []string) error {
 	if err := canExec(); err != nil {
 		return refused(err)
 	}
-	groups, err := groupIDs(o.groups)
+	cmd, err := o.command(args)
 	if err != nil {
 		return refused(err)
 	}
@@ -121,7 +140,7 @@ func (o *execOptions) run(ctx context.Context, args []string) error {
 	}
 	// From here signals are the command's, and what was begun is ended.
 	ctx = context.WithoutCancel(ctx)
-	code, left, err := o.supervise(ctx, u, command{argv: args, groups: groups})
+	code, left, err := o.supervise(ctx, u, cmd)
 	if left {
 		o.f.say("uid %s stays taken: what the command left running still has it\n"+
 			"  when it has ended:  poolctl uid release %s", u, u)
@@ -160,10 +179,7 @@ func (o *execOptions) acquire(ctx context.Context, c *api.Client) (*api.LockedUI
 // never ran.
 func (o *execOptions) supervise(ctx context.Context, u *api.LockedUID, cmd command) (code int, left bool, err error) {
 	info := u.Info()
-	cmd.uid, cmd.env = u.UID(), cleanEnv(u.UID(), info.Pool)
-	if cmd.argv, err = absolute(cmd.argv); err != nil {
-		return exitRefused, false, err
-	}
+	cmd.uid, cmd.env = u.UID(), cleanEnv(u.UID(), info.Pool, cmd.env)
 	child, code, err := start(cmd)
 	if err != nil {
 		return code, false, err
@@ -171,11 +187,13 @@ func (o *execOptions) supervise(ctx context.Context, u *api.LockedUID, cmd comma
 	ctx, cancel := context.WithCancel(ctx)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return child.forward(ctx) })
+	g.Go(func() error { return child.relay(ctx) })
 	g.Go(func() error { return o.confirm(ctx, u) })
 	g.Go(func() error { return o.watch(ctx, u, child) })
 	code, left = child.wait(!o.detach)
 	cancel()
 	_ = g.Wait()
+	child.finish()
 	return code, left, nil
 }
 
@@ -225,70 +243,4 @@ func (o *execOptions) release(ctx context.Context, u *api.LockedUID) {
 	if err := u.Release(ctx); err != nil {
 		o.f.say("uid %s is not released: %v\n  nothing runs under it any more:  poolctl uid release %s", u, err, u)
 	}
-}
-
-// command is what to run, and as whom.
-type command struct {
-	uid    uint32
-	groups []uint32
-	argv   []string
-	env    []string
-}
-
-// cleanEnv is the whole environment of a command. The grant's token is not in
-// it: whoever has it may end the grant.
-func cleanEnv(uid uint32, pool string) []string {
-	name := uidText(uid)
-	env := []string{
-		"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME=/",
-		"SHELL=/bin/sh",
-		"USER=" + name,
-		"LOGNAME=" + name,
-		"IDPOOL_UID=" + name,
-		"IDPOOL_POOL=" + pool,
-	}
-	if term, ok := os.LookupEnv("TERM"); ok {
-		env = append(env, "TERM="+term)
-	}
-	return env
-}
-
-// absolute makes a relative path of a command mean the caller's directory,
-// since the command starts in /.
-func absolute(argv []string) ([]string, error) {
-	if !strings.Contains(argv[0], "/") || filepath.IsAbs(argv[0]) {
-		return argv, nil
-	}
-	path, err := filepath.Abs(argv[0])
-	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", argv[0], err)
-	}
-	argv = slices.Clone(argv)
-	argv[0] = path
-	return argv, nil
-}
-
-// groupIDs are the numbers of groups given by name or number, root's not among them.
-func groupIDs(names []string) ([]uint32, error) {
-	var ids []uint32
-	for _, name := range names {
-		text := name
-		if _, err := strconv.ParseUint(name, 10, 32); err != nil {
-			g, err := user.LookupGroup(name)
-			if err != nil {
-				return nil, usage("--groups: there is no group %q on this machine", name)
-			}
-			text = g.Gid
-		}
-		id, err := strconv.ParseUint(text, 10, 32)
-		if err != nil || id == 4294967295 {
-			return nil, usage("--groups: %q is no group id", name)
-		}
-		if id == 0 {
-			return nil, problem.New(problem.CodeForbidden, "--groups: group 0 is root's and goes to nobody")
-		}
-		ids = append(ids, uint32(id))
-	}
-	return ids, nil
 }

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,13 +33,13 @@ func canExec() error {
 	return nil
 }
 
-// child is the running command: the first process of a group of its own.
+// child is the running command: the first process of a session of its own.
 type child struct {
-	pid int
-	uid uint32
-	// terminal is ours and lent to the child's group while it runs.
-	terminal bool
-	signals  chan os.Signal
+	pid     int
+	uid     uint32
+	tty     *pty    // nil where we have none
+	cgroup  *cgroup // nil unless asked for
+	signals chan os.Signal
 }
 
 // forwarded are the signals that are the command's rather than ours.
@@ -52,42 +54,117 @@ func start(cmd command) (*child, int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return nil, exitRefused, fmt.Errorf("become the reaper of what the command starts: %w", err)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
+	c := &child{uid: cmd.uid, signals: make(chan os.Signal, 16)}
+	var err error
+	if c.tty, err = openPTY(cmd.uid); err != nil {
 		return nil, exitRefused, err
 	}
-	defer func() { _ = r.Close() }()
-	c := &child{uid: cmd.uid, terminal: ownTerminal(), signals: make(chan os.Signal, 16)}
-	signal.Notify(c.signals, forwarded...)
-	p, err := os.StartProcess("/proc/self/exe", shimArgs(cmd, c.terminal), &os.ProcAttr{
-		Dir:   "/",
-		Env:   cmd.env,
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr, w},
-		Sys:   &syscall.SysProcAttr{Setpgid: true},
-	})
-	_ = w.Close()
-	if err != nil {
-		return nil, exitRefused, fmt.Errorf("start %s: %w", cmd.argv[0], err)
+	if cmd.ownCgroup {
+		if c.cgroup, err = newCgroup(cmd.uid); err != nil {
+			c.tty.close()
+			return nil, exitRefused, err
+		}
 	}
-	c.pid = p.Pid
-	// wait reaps every child, so os must not.
-	_ = p.Release()
-	// Nothing to read: the pipe was closed by the exec that succeeded.
-	report, err := io.ReadAll(io.LimitReader(r, maxShimReport))
-	if err != nil || len(report) > 0 {
+	for _, s := range forwarded {
+		if !signal.Ignored(s) { // nohup
+			signal.Notify(c.signals, s)
+		}
+	}
+	c.tty.enter()
+	if code, err := c.launch(cmd); err != nil {
 		signal.Stop(c.signals)
-		c.wait(true)
-		code, why := shimReport(report, err)
-		return nil, code, why
+		c.tty.restore()
+		if c.pid != 0 {
+			c.wait(true)
+		}
+		c.finish()
+		return nil, code, err
 	}
 	return c, 0, nil
 }
 
-// shimReport reads "CODE MESSAGE".
-func shimReport(report []byte, err error) (int, error) {
+// launch starts the shim, tells it what to become, and waits until it is that.
+func (c *child) launch(cmd command) (int, error) {
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return exitRefused, fmt.Errorf("start the command: %w", err)
+		return exitRefused, fmt.Errorf("start %s: %w", cmd.argv[0], err)
 	}
+	socket := os.NewFile(uintptr(ends[0]), "shim")
+	defer func() { _ = socket.Close() }()
+	c.pid, err = fork(cmd, c.tty, c.cgroup, ends[1])
+	_ = unix.Close(ends[1])
+	if err != nil {
+		return exitRefused, fmt.Errorf("start %s: %w", cmd.argv[0], err)
+	}
+	for _, fd := range cmd.keepFDs {
+		_ = unix.Close(fd) // the command's alone: its end is the file's
+	}
+	err = json.NewEncoder(socket).Encode(shimSpec{
+		UID: cmd.uid, Groups: cmd.groups, Argv: cmd.argv, Env: cmd.env, Dir: cmd.dir, KeepFDs: cmd.keepFDs,
+		PrivateTmp: cmd.privateTmp, HostIPC: cmd.hostIPC, NewPrivs: cmd.newPrivs, TTY: c.tty.first(),
+	})
+	if err == nil {
+		err = unix.Shutdown(ends[0], unix.SHUT_WR)
+	}
+	// Nothing to read: the socket was closed by the exec that succeeded. A shim
+	// that refused before it had read all says why, too.
+	report, readErr := io.ReadAll(io.LimitReader(socket, maxShimReport))
+	switch {
+	case len(report) > 0:
+		return shimReport(report)
+	case err != nil:
+		return exitRefused, fmt.Errorf("start %s: tell the shim: %w", cmd.argv[0], err)
+	case readErr != nil:
+		return exitRefused, fmt.Errorf("start %s: %w", cmd.argv[0], readErr)
+	}
+	return 0, nil
+}
+
+// fork starts the shim with the files that the command gets, and its socket.
+func fork(cmd command, tty *pty, group *cgroup, socket int) (int, error) {
+	files := []uintptr{tty.file(0), tty.file(1), tty.file(2)}
+	for _, fd := range cmd.keepFDs {
+		for len(files) <= fd {
+			files = append(files, noFile)
+		}
+		files[fd] = uintptr(fd)
+	}
+	at := slices.Index(files, noFile)
+	if at < 0 {
+		at = len(files)
+		files = append(files, noFile)
+	}
+	files[at] = uintptr(socket)
+	attr := &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files}
+	if group != nil {
+		attr.Sys = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: group.fd}
+	}
+	return syscall.ForkExec("/proc/self/exe", []string{os.Args[0], shimCommand, strconv.Itoa(at)}, attr)
+}
+
+// noFile is a number that is not open in the new process.
+const noFile = ^uintptr(0)
+
+// inheritedFDs checks --keep-fd: what our caller left open for the command, and
+// not by accident a file of ours.
+func inheritedFDs(fds []int) ([]int, error) {
+	for _, fd := range fds {
+		if fd < 3 || fd > maxKeepFD {
+			return nil, usage("--keep-fd %d: want 3 to %d; 0, 1 and 2 are kept anyway", fd, maxKeepFD)
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			return nil, usage("--keep-fd %d: no such file is open", fd).Advise("in a shell", "poolctl uid exec --keep-fd %d -- COMMAND %d<FILE", fd, fd)
+		}
+		if isTerminal(fd) {
+			return nil, usage("--keep-fd %d is a terminal: whoever has it can type as you", fd)
+		}
+	}
+	return slices.Compact(slices.Sorted(slices.Values(fds))), nil
+}
+
+// shimReport reads "CODE MESSAGE".
+func shimReport(report []byte) (int, error) {
 	first, text, _ := strings.Cut(string(report), " ")
 	code, err := strconv.Atoi(first)
 	if err != nil {
@@ -103,22 +180,24 @@ func shimReport(report []byte, err error) (int, error) {
 	return code, problem.New(what, "%s", text)
 }
 
-// ownTerminal reports whether stdin is a terminal that this process has in the
-// foreground.
-func ownTerminal() bool {
-	group, err := unix.IoctlGetInt(0, unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+// finish lets go of what the command had of ours.
+func (c *child) finish() {
+	c.tty.restore()
+	c.tty.close()
+	c.cgroup.remove()
 }
 
-// lend gives the terminal to a group. Done from the background, it would stop
-// us but for the ignored signal.
-func (c *child) lend(group int) {
-	if !c.terminal {
-		return
+// relay keeps the command's terminal going until ctx ends.
+func (c *child) relay(ctx context.Context) error {
+	if c.tty == nil {
+		return nil
 	}
-	signal.Ignore(unix.SIGTTOU)
-	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, group)
-	signal.Reset(unix.SIGTTOU)
+	return c.tty.relay(ctx, func() bool { return c.tty.group() == c.pid && c.stop() })
+}
+
+// stop suspends the command, unless it has something of its own to do then.
+func (c *child) stop() bool {
+	return defaultStop(c.pid) && unix.Kill(-c.pid, unix.SIGSTOP) == nil
 }
 
 // forward passes signals on until ctx ends.
@@ -129,6 +208,19 @@ func (c *child) forward(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case s := <-c.signals:
+			switch s {
+			case unix.SIGWINCH:
+				if c.tty != nil { // which tells the command
+					c.tty.resize()
+					continue
+				}
+			case unix.SIGCONT:
+				c.tty.enter() // perhaps in the foreground now
+			case unix.SIGTSTP:
+				if c.stop() {
+					continue
+				}
+			}
 			if n, ok := s.(syscall.Signal); ok {
 				c.signal(n)
 			}
@@ -145,20 +237,30 @@ func (c *child) signal(s syscall.Signal) {
 	c.signalLeft(s)
 }
 
-func (c *child) signalLeft(s syscall.Signal) {
+// signalLeft tells whether there was somebody to signal.
+func (c *child) signalLeft(s syscall.Signal) bool {
 	usage, err := uidpool.Probe(uidpool.UID(c.uid))
 	if err != nil {
-		return
+		return false
 	}
 	for _, p := range usage.By {
 		_ = unix.Kill(p.PID, s)
 	}
+	return len(usage.By) > 0
 }
+
+// killRounds bounds the chase after what forks while it is killed.
+const killRounds = 50
 
 // kill ends the command's group and what else runs under the uid.
 func (c *child) kill() {
+	c.cgroup.kill()
 	_ = unix.Kill(-c.pid, unix.SIGKILL)
-	c.signalLeft(unix.SIGKILL)
+	for range killRounds {
+		if !c.signalLeft(unix.SIGKILL) {
+			return
+		}
+	}
 }
 
 // wait reaps children until the command, and with all also every descendant,
@@ -189,7 +291,7 @@ func (c *child) wait(all bool) (code int, left bool) {
 			ended, code = true, exitSignal+int(ws.Signal())
 		}
 		if ended {
-			c.lend(unix.Getpgrp())
+			c.tty.restore() // the keys are ours again, for what is waited for
 		}
 	}
 }
@@ -197,12 +299,13 @@ func (c *child) wait(all bool) (code int, left bool) {
 // suspend stops us as the command was stopped, so that a shell sees it, and
 // lets the command go on when the shell lets us.
 func (c *child) suspend() {
-	c.lend(unix.Getpgrp())
+	c.tty.restore()
 	// Sent to this thread, it stops us before the next line; sent to the
-	// process, another thread might take it while this one lends the terminal.
+	// process, another thread might take it while this one sets the terminal.
 	runtime.LockOSThread()
 	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGSTOP)
 	runtime.UnlockOSThread()
-	c.lend(c.pid)
+	c.tty.enter()
+	c.tty.resize()
 	_ = unix.Kill(-c.pid, unix.SIGCONT)
 }

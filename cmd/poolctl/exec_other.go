@@ -20,6 +20,10 @@ type child struct{}
 
 func start(command) (*child, int, error) { return nil, exitRefused, canExec() }
 
+func inheritedFDs([]int) ([]int, error) { return nil, canExec() }
+
 func (*child) forward(context.Context) error   { return nil }
+func (*child) relay(context.Context) error     { return nil }
+func (*child) finish()                         {}
 func (*child) kill()                           {}
 func (*child) wait(bool) (code int, left bool) { return exitRefused, false }

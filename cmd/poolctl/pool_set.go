@@ -16,14 +16,15 @@ import (
 )
 
 type poolSetOptions struct {
-	f           *Factory
-	name        string
-	ranges      *string // nil: left away, which is not the same as ""
-	add, remove string
-	exclude     string
-	separator   string
-	policy      api.PoolPolicy
-	dryRun      bool
+	f                       *Factory
+	name                    string
+	ranges                  *string // nil: left away, which is not the same as ""
+	add, remove             string
+	exclude                 string
+	separator               string
+	policy                  api.PoolPolicy
+	removeIPC, clearKeyring bool
+	dryRun                  bool
 	// excluded tells that --exclude was given, if only to end an exclusion.
 	excluded bool
 }
@@ -56,6 +57,12 @@ RANGES replace what is there. Shrinking a pool touches nothing that is held.`,
 		Args: o.args,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.excluded = cmd.Flags().Changed("exclude")
+			if cmd.Flags().Changed("remove-ipc") {
+				o.policy.RemoveIPC = &o.removeIPC
+			}
+			if cmd.Flags().Changed("clear-keyring") {
+				o.policy.ClearKeyring = &o.clearKeyring
+			}
 			return runs(o.run)(cmd, args)
 		},
 	}
@@ -72,6 +79,8 @@ RANGES replace what is there. Shrinking a pool touches nothing that is held.`,
 	flags.StringVar(&o.policy.ScanAge, "scan-age", "", "how old the scan behind a hand-out may be (default 0: its own)")
 	flags.Uint32Var(&o.policy.Block, "block", 0, "uids that a grant takes, aligned (default 1)")
 	flags.StringVar(&o.policy.LowWater, "low-water", "", "call the pool low below this count or percentage (default 10%)")
+	flags.BoolVar(&o.removeIPC, "remove-ipc", false, "remove what released uids left in System V IPC, shared memory and message queues")
+	flags.BoolVar(&o.clearKeyring, "clear-keyring", false, "clear the user keyrings of released uids")
 	flags.BoolVar(&o.dryRun, "dry-run", false, "say what would be stored, store nothing")
 	choices(cmd, "scope", poolScopes...)
 	choices(cmd, "order", poolOrders...)

@@ -238,7 +238,7 @@ func TestChangesOfAWatch(t *testing.T) {
 func TestEnvironmentHasNoToken(t *testing.T) {
 	t.Setenv("SECRET", "hunter2")
 	t.Setenv("TERM", "vt100")
-	env := strings.Join(cleanEnv(70012, "jobs"), "\n")
+	env := strings.Join(cleanEnv(70012, "jobs", nil), "\n")
 	for _, want := range []string{"IDPOOL_UID=70012", "USER=70012", "TERM=vt100", "HOME=/"} {
 		if !strings.Contains(env, want) {
 			t.Errorf("no %s in %s", want, env)

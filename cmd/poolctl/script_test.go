@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,47 +13,10 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"golang.org/x/sync/errgroup"
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"poolctl": main, "runas": runas})
-}
-
-// runas is "uid exec" without an agent: runas [-detach] UID COMMAND… runs a
-// command the way exec does, and tells with which code it ended and whether
-// it left something running.
-func runas() {
-	args := os.Args[1:]
-	if len(args) > 0 && args[0] == shimCommand {
-		os.Exit(shimMain(args[1:]))
-	}
-	detach := args[0] == "-detach"
-	if detach {
-		args = args[1:]
-	}
-	uid, err := parseUID(args[0])
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
-	}
-	child, code, err := start(command{uid: uid, groups: []uint32{uid + 1}, argv: args[1:], env: cleanEnv(uid, "jobs")})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(code)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var g errgroup.Group
-	g.Go(func() error { return child.forward(ctx) })
-	code, left := child.wait(!detach)
-	cancel()
-	_ = g.Wait()
-	fmt.Fprintf(os.Stderr, "code %d, left %v\n", code, left)
-	if left {
-		child.kill()
-		child.wait(true)
-	}
-	os.Exit(code)
+	testscript.Main(m, programs)
 }
 
 // TestScripts runs every script below testdata/script. None needs an agent.

@@ -1,91 +1,104 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"runtime"
-	"slices"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// shimCommand is the first argument of the process between "uid exec" and
-	// its command; see shimMain.
-	shimCommand = "__as"
-	// reportFD is where the shim says why it could not execute the command.
-	reportFD = 3
+// shimCommand is the first argument of the process between "uid exec" and its
+// command; see shimMain. The second is the number of the socket that it is told
+// what to do on, and says on why it could not: not its arguments, which every
+// user of the machine can read.
+const shimCommand = "__as"
 
-	shimTerminal = "terminal"
-	shimNone     = "-"
-)
+// maxShimSpec bounds what the shim is told: arguments and environment.
+const maxShimSpec = 8 << 20
 
-// shimArgs is the shim's command line.
-func shimArgs(cmd command, terminal bool) []string {
-	groups := make([]string, 0, len(cmd.groups))
-	for _, g := range cmd.groups {
-		groups = append(groups, strconv.FormatUint(uint64(g), 10))
-	}
-	list, tty := strings.Join(groups, ","), shimNone
-	if list == "" {
-		list = shimNone
-	}
-	if terminal {
-		tty = shimTerminal
-	}
-	return append([]string{os.Args[0], shimCommand, uidText(cmd.uid), list, tty}, cmd.argv...)
+// shimSpec is what the shim becomes.
+type shimSpec struct {
+	UID        uint32   `json:"uid"`
+	Groups     []uint32 `json:"groups"`
+	Argv       []string `json:"argv"`
+	Env        []string `json:"env"`
+	Dir        string   `json:"dir"`
+	KeepFDs    []int    `json:"keep_fds"`
+	PrivateTmp bool     `json:"private_tmp"`
+	HostIPC    bool     `json:"host_ipc"`
+	NewPrivs   bool     `json:"new_privs"`
+	// TTY is which of the first three files is the terminal of the command's
+	// session; -1 for none.
+	TTY int `json:"tty"`
 }
 
 // shimMain turns its process, still root, into the command: a plain child of
 // ours would keep our open files, keyring, directory and umask. It returns
-// only when it failed; the reason goes through the pipe.
+// only when it failed; the reason goes through the socket.
 func shimMain(args []string) int {
 	// Some of what follows belongs to a thread, and the thread that executes
 	// is the one that stays.
 	runtime.LockOSThread()
-	code, err := shim(args)
-	fmt.Fprintf(os.NewFile(reportFD, "report"), "%d %v", code, err)
+	if len(args) != 1 {
+		fmt.Fprintln(os.Stderr, "poolctl: this command is for poolctl itself")
+		return exitRefused
+	}
+	fd, err := strconv.Atoi(args[0])
+	if err != nil || fd < 3 {
+		return exitRefused
+	}
+	socket := os.NewFile(uintptr(fd), "report")
+	code, err := shim(socket)
+	fmt.Fprintf(socket, "%d %v", code, err)
 	return code
 }
 
-func shim(args []string) (int, error) {
-	if len(args) < 4 {
-		return exitRefused, errors.New("this command is for poolctl itself")
+func shim(from io.Reader) (int, error) {
+	var s shimSpec
+	if err := json.NewDecoder(io.LimitReader(from, maxShimSpec)).Decode(&s); err != nil {
+		return exitRefused, fmt.Errorf("be told what to run: %w", err)
 	}
-	uid, err := parseUID(args[0])
-	if err != nil {
-		return exitRefused, err
-	}
-	if uid == 0 || uid == 4294967295 {
+	if s.UID == 0 || s.UID == 4294967295 {
 		// The kernel takes the latter for "no change".
-		return exitRefused, fmt.Errorf("uid %d is never granted", uid)
+		return exitRefused, fmt.Errorf("uid %d is never granted", s.UID)
 	}
-	var groups []string
-	if args[1] != shimNone {
-		groups = strings.Split(args[1], ",")
-	}
-	if err := shed(args[2] == shimTerminal); err != nil {
+	if err := shed(s.KeepFDs); err != nil {
 		return exitRefused, err
 	}
-	if err := become(int(uid), groups); err != nil {
-		return exitRefused, fmt.Errorf("become uid %d: %w", uid, err)
+	if err := separate(s); err != nil {
+		return exitRefused, err
 	}
-	return execute(args[3:])
+	if err := become(s); err != nil {
+		return exitRefused, fmt.Errorf("become uid %d: %w", s.UID, err)
+	}
+	// Only now: whoever looks for what a dead requester left finds a shim that is
+	// not its uid yet in the requester's session.
+	if err := newSession(s.TTY); err != nil {
+		return exitRefused, err
+	}
+	if err := unix.Chdir(s.Dir); err != nil {
+		return exitRefused, fmt.Errorf("change to %s as uid %d: %w", s.Dir, s.UID, err)
+	}
+	return execute(s.Argv, s.Env)
 }
 
 // shed drops what a child inherits.
-func shed(terminal bool) error {
-	if err := unix.CloseRange(reportFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+func shed(keep []int) error {
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close our files: %w", err)
 	}
-	if terminal {
-		takeTerminal()
+	for _, fd := range keep {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("keep file %d open: %w", fd, err)
+		}
 	}
 	unix.Umask(0o077)
 	if err := unix.Chdir("/"); err != nil {
@@ -97,82 +110,74 @@ func shed(terminal bool) error {
 	if errno != 0 && errno != unix.ENOSYS && errno != unix.EPERM {
 		return fmt.Errorf("new session keyring: %w", errno)
 	}
+	return shedLimits()
+}
+
+// memlock is what the kernel lets a user lock who is told nothing else.
+const memlock = 8 << 20
+
+// shedLimits takes back what root may have been allowed beyond a user: the other
+// limits are the caller's, as with env(1).
+func shedLimits() error {
+	for _, l := range []struct {
+		which int
+		most  uint64
+	}{{unix.RLIMIT_RTPRIO, 0}, {unix.RLIMIT_NICE, 0}, {unix.RLIMIT_MEMLOCK, memlock}} {
+		var now unix.Rlimit
+		if err := unix.Getrlimit(l.which, &now); err != nil {
+			return fmt.Errorf("read a limit: %w", err)
+		}
+		less := unix.Rlimit{Cur: min(now.Cur, l.most), Max: min(now.Max, l.most)}
+		if err := unix.Setrlimit(l.which, &less); err != nil {
+			return fmt.Errorf("lower a limit: %w", err)
+		}
+	}
+	const score = "/proc/self/oom_score_adj"
+	text, err := os.ReadFile(score)
+	if err == nil && len(text) > 0 && text[0] == '-' {
+		err = os.WriteFile(score, []byte("0"), 0)
+	}
+	if err != nil {
+		return fmt.Errorf("be no safer from the kernel's out-of-memory killer than others: %w", err)
+	}
 	return nil
 }
 
-// takeTerminal puts our group into the foreground. The kernel would stop a
-// background process that asks, unless the signal is blocked.
-func takeTerminal() {
-	var ttou, old unix.Sigset_t
-	const bits = 8 * 8
-	n := uint(unix.SIGTTOU) - 1
-	if len(ttou.Val) > int(n/bits) {
-		ttou.Val[n/bits] |= 1 << (n % bits)
+// newSession leaves ours: its terminal could be typed into (TIOCSTI), and read.
+func newSession(tty int) error {
+	if _, err := unix.Setsid(); err != nil {
+		return fmt.Errorf("new session: %w", err)
 	}
-	if unix.PthreadSigmask(unix.SIG_BLOCK, &ttou, &old) != nil {
-		return
+	if tty < 0 {
+		return nil
 	}
-	_ = unix.IoctlSetPointerInt(0, unix.TIOCSPGRP, unix.Getpid())
-	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
-}
-
-// become gives up root for good and looks whether it is gone.
-func become(uid int, groups []string) error {
-	gids := []int{}
-	for _, g := range groups {
-		id, err := strconv.Atoi(g)
-		if err != nil {
-			return fmt.Errorf("group %q: %w", g, err)
-		}
-		gids = append(gids, id)
-	}
-	if err := syscall.Setgroups(gids); err != nil {
-		return fmt.Errorf("set groups: %w", err)
-	}
-	if err := syscall.Setresgid(uid, uid, uid); err != nil {
-		return fmt.Errorf("set gid: %w", err)
-	}
-	if err := syscall.Setresuid(uid, uid, uid); err != nil {
-		return fmt.Errorf("set uid: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up new privileges: %w", err)
-	}
-	return verify(uid, gids)
-}
-
-// verify does not trust that what was asked for was done: a number of 16 bits,
-// a security module or a capability that was kept would show here.
-func verify(uid int, gids []int) error {
-	r, e, s := unix.Getresuid()
-	rg, eg, sg := unix.Getresgid()
-	for _, id := range []int{r, e, s, rg, eg, sg} {
-		if id != uid {
-			return fmt.Errorf("the ids are %d %d %d, %d %d %d", r, e, s, rg, eg, sg)
-		}
-	}
-	have, err := unix.Getgroups()
-	if err != nil {
-		return fmt.Errorf("read groups: %w", err)
-	}
-	slices.Sort(have)
-	slices.Sort(gids)
-	if !slices.Equal(slices.Compact(have), slices.Compact(gids)) {
-		return fmt.Errorf("the groups are %v", have)
-	}
-	if err := syscall.Setresuid(0, 0, 0); err == nil {
-		return errors.New("the way back to root is open")
+	if err := unix.IoctlSetInt(tty, unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("take the new terminal: %w", err)
 	}
 	return nil
 }
 
 // execute finds the command as its user, in its environment, and becomes it.
-func execute(argv []string) (int, error) {
+func execute(argv, env []string) (int, error) {
+	os.Clearenv()
+	for _, pair := range env {
+		for i := 1; i < len(pair); i++ {
+			if pair[i] == '=' {
+				_ = os.Setenv(pair[:i], pair[i+1:])
+				break
+			}
+		}
+	}
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return failure(argv[0], err)
 	}
-	return failure(argv[0], syscall.Exec(path, argv, os.Environ()))
+	// What somebody blocked before us is no business of the command.
+	var none unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
+		return exitRefused, fmt.Errorf("unblock signals: %w", err)
+	}
+	return failure(argv[0], syscall.Exec(path, argv, env))
 }
 
 // failure tells "not there" from "there, but not to be executed".

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+var programs = map[string]func(){"poolctl": main}
