@@ -52,8 +52,8 @@ func (b *builder) pack(ctx context.Context, dist string, p platform, format stri
 		Overridables: nfpm.Overridables{
 			Contents: contents,
 			Scripts:  nfpm.Scripts{PostInstall: script("postinst"), PreRemove: script("prerm"), PostRemove: script("postrm")},
-			Deb:      nfpm.Deb{Compression: "xz"},
-			RPM:      nfpm.RPM{Compression: "xz", BuildHost: "localhost", Summary: "uids and VLAN ids that a whole cluster agrees on"},
+			Deb:      nfpm.Deb{Compression: "gzip"},
+			RPM:      nfpm.RPM{Compression: "gzip", BuildHost: "localhost", Summary: "uids and VLAN ids that a whole cluster agrees on"},
 		},
 	})
 	if format == "deb" {
