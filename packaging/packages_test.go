@@ -145,7 +145,7 @@ func TestPrograms(t *testing.T) {
 			}
 		}
 		page, err := io.ReadAll(gunzip(t, bytes.NewReader(p.files["/usr/share/man/man8/poolagent.8.gz"].text)))
-		if host, _ := os.Hostname(); err != nil || !bytes.Contains(page, []byte(`.TH "POOLAGENT" "8"`)) || bytes.Contains(page, []byte(`--node="`+host+`"`)) {
+		if host, _ := os.Hostname(); err != nil || !bytes.Contains(page, []byte(`.TH "POOLAGENT" "8"`)) || bytes.Contains(page, []byte(`="`+host+`"`)) {
 			t.Errorf("poolagent.8 (%v): %.300s", err, page)
 		}
 	}
