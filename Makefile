@@ -1,7 +1,8 @@
 # Everything a developer does here. `make` or `make help` lists it.
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/idpool/idpool/api.release=$(VERSION)
+COMMIT  ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+LDFLAGS := -s -w -X github.com/idpool/idpool/api.release=$(VERSION) -X github.com/idpool/idpool/api.commit=$(COMMIT)
 IMAGE   := build/image
 
 .DEFAULT_GOAL := help
@@ -79,6 +80,21 @@ lint: ## gofmt, vet, staticcheck, and vet for macOS
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 	GOOS=darwin $(GO) vet ./api ./idset ./problem ./uidpool ./leases ./cmd/poolctl
+
+# The module in packaging/ describes the version itself, unless one is given here.
+PACKAGING := cd packaging && $(GO) run . $(if $(filter file,$(origin VERSION)),,-version $(VERSION))
+
+.PHONY: packages
+packages: ## .deb and .rpm for linux amd64 and arm64 into build/dist
+	$(PACKAGING) packages
+
+.PHONY: release-dry
+release-dry: ## what a release consists of: packages, archives, SHA256SUMS, into build/dist
+	$(PACKAGING) release
+
+.PHONY: packages-test
+packages-test: ## what is in the packages, and as root on Debian: docs/install.md on two machines
+	cd packaging && export CGO_ENABLED=0 && $(GO) vet ./... && $(GO) test -count=1 ./...
 
 .PHONY: images
 images: ## static binaries and images, without a network and without a registry

@@ -17,6 +17,7 @@ import (
 
 	"github.com/idpool/idpool/agent"
 	"github.com/idpool/idpool/api"
+	"github.com/idpool/idpool/cmd/internal/manual"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -69,11 +70,15 @@ or in the YAML file of --config, under the flag's name. The command line wins ov
 the environment, the environment over the file.`,
 		Example: `  poolagent --embedded                        one machine, nothing else needed
   poolagent --endpoints https://etcd1:2379,https://etcd2:2379 --etcd-ca CA --etcd-cert CERT --etcd-key KEY --group idpool`,
-		Args: cobra.NoArgs, SilenceErrors: true, SilenceUsage: true, Version: api.Version(),
+		Args: cobra.NoArgs, SilenceErrors: true, SilenceUsage: true, Version: api.Build(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd, errs) },
 	}
 	cmd.SetVersionTemplate("poolagent {{.Version}}\n")
 	o.bind(cmd.Flags())
+	// What cobra adds to a program with commands is not what this one is about.
+	cmd.CompletionOptions.HiddenDefaultCmd = true
+	cmd.SetHelpCommand(&cobra.Command{Use: "help", Hidden: true, Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error { return cmd.Help() }})
+	cmd.AddCommand(manual.Command("8", api.Version(), map[string]string{"node": "the host's name"}))
 	return cmd
 }
 

@@ -111,7 +111,11 @@ func TestRun(t *testing.T) {
 		code  int
 		parts string // in out and errs together
 	}{
-		{[]string{"--version"}, 0, "poolagent "},
+		{[]string{"--version"}, 0, api.Version() + " (commit "},
+		{[]string{"completion", "bash"}, 0, "bash completion"},
+		{[]string{"man"}, 2, "accepts 1 arg"},
+		{[]string{"man", "/no/such/directory"}, 2, "no such file"},
+		{[]string{"help"}, 0, "--check-config"},
 		{[]string{"--embedded", "--node", "n1", "--check-config", "--data", "/tmp/idpool-check", "--socket", "/tmp/idpool-check-socket"}, 0, "node n1 is fine"},
 		{[]string{"--node", "n1"}, 2, "poolagent: it is not said where etcd is\n  an etcd that exists:"},
 		{[]string{"--embedded", "--node", "n1", "--group", "no-such-group"}, 2, "no-such-group"},

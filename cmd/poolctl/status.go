@@ -148,6 +148,7 @@ func servicesText(services map[string]uint64) string {
 // versionInfo is what "version" tells.
 type versionInfo struct {
 	Version  string `json:"version"`
+	Commit   string `json:"commit,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -158,13 +159,13 @@ func newVersionCmd(f *Factory) *cobra.Command {
 		Short: "Print the version; needs no agent",
 		Args:  cobra.NoArgs,
 		RunE: runs(func(context.Context, []string) error {
-			v := versionInfo{Version: api.Version(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+			v := versionInfo{Version: api.Version(), Commit: api.Commit(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 			switch {
 			case f.quiet:
 				_, err := fmt.Fprintln(f.Out, v.Version)
 				return err
 			case f.format == formatTable || f.format == formatWide || f.format == formatName:
-				_, err := fmt.Fprintf(f.Out, "poolctl %s (%s, %s)\n", v.Version, v.Go, v.Platform)
+				_, err := fmt.Fprintln(f.Out, "poolctl", api.Build())
 				return err
 			}
 			return writeObject(f, v)
