@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/idpool/idpool/agent/userdb"
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/leases"
@@ -21,6 +22,11 @@ const (
 	DefaultData = "/var/lib/idpool"
 	// DefaultSocket is where it answers.
 	DefaultSocket = "/run/idpool/agent.sock"
+
+	// DefaultUserDB is where systemd looks for names.
+	DefaultUserDB = "/run/systemd/userdb/io.idpool"
+
+	userDBAuto, userDBOff = "auto", "off"
 
 	// maxSocketPath is the first length, in bytes, that is refused: the kernel
 	// takes 107, and some clients' languages less.
@@ -98,6 +104,19 @@ type Config struct {
 	// LogLevel is the least level that is logged: debug, info, warn or error.
 	LogLevel string
 
+	// UserDB is the socket on which granted uids have names for systemd's NSS module,
+	// a path of less than 104 bytes; "off" or "": none. "auto", the default, is
+	// [DefaultUserDB] if its directory is there and Socket is [DefaultSocket]: one
+	// agent of a machine names its uids. See docs/names.md.
+	UserDB string
+
+	// UserDBDropIn is a directory for records of the uids that are granted on this
+	// node, as files; "": none.
+	UserDBDropIn string
+
+	// UserDBPrefix begins every name: 1 to 16 of a-z 0-9 _ -.
+	UserDBPrefix string
+
 	// Version is shown to others. It is no flag.
 	Version string
 
@@ -116,6 +135,7 @@ func Default() Config {
 	return Config{
 		Node: host, Data: DefaultData, Socket: DefaultSocket, Root: c.Root,
 		LeaseTTL: c.LeaseTTL, ScanEvery: 10 * time.Second, Role: leases.RoleNode, LogLevel: "info", Version: "devel",
+		UserDB: userDBAuto, UserDBPrefix: userdb.DefaultPrefix,
 	}
 }
 
@@ -157,7 +177,27 @@ func (c Config) Validate() error {
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		bad("log-level %q: use debug, info, warn or error", c.LogLevel)
 	}
+	note(c.validateNames())
 	return gather(all)
+}
+
+func (c Config) validateNames() error {
+	switch path := c.UserDB; {
+	case path == "", path == userDBOff, path == userDBAuto:
+	case !filepath.IsAbs(path):
+		return problem.New(problem.CodeInvalid, "userdb %q: use an absolute path, %s or %s", path, userDBAuto, userDBOff)
+	case len(path) >= maxSocketPath:
+		return problem.New(problem.CodeInvalid, "userdb path %s has %d bytes: a socket's address takes less than %d; name a shorter one", path, len(path), maxSocketPath)
+	case filepath.Clean(path) == filepath.Clean(c.Socket):
+		return problem.New(problem.CodeInvalid, "userdb and socket are both %s", path)
+	}
+	if c.UserDBDropIn != "" && !filepath.IsAbs(c.UserDBDropIn) {
+		return problem.New(problem.CodeInvalid, "userdb-dropin %q is no absolute path", c.UserDBDropIn)
+	}
+	if c.UserDBPrefix != "" && !userdb.ValidPrefix(c.UserDBPrefix) {
+		return problem.New(problem.CodeInvalid, "userdb-prefix %q: use 1 to 16 of a-z 0-9 _ -, the first a letter or _", c.UserDBPrefix)
+	}
+	return nil
 }
 
 func (c Config) validateEtcd() error {

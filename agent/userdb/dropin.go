@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -46,6 +47,9 @@ type DropIn struct {
 	seam      seam.Seam
 	log       *zap.Logger
 	said      string // the last warning, so that it is said once
+	// done are the records that the directory had at a time, if all went well.
+	done []Record
+	at   time.Time
 }
 
 // NewDropIn returns one for a directory that this user alone may write to.
@@ -92,7 +96,12 @@ func (d *DropIn) sync() error {
 	if err != nil {
 		return err
 	}
-	want, left, err := d.wanted(snap)
+	records, more := first(snap.here(), maxDropIn)
+	if !d.at.IsZero() && time.Since(d.at) < again && slices.Equal(records, d.done) {
+		return nil
+	}
+	d.at = time.Time{}
+	want, err := d.wanted(records)
 	if err != nil {
 		return err
 	}
@@ -119,38 +128,47 @@ func (d *DropIn) sync() error {
 			all = append(all, fmt.Errorf("%s is not this agent's: it stays", filepath.Join(d.dir, name)))
 		}
 	}
-	if left > 0 {
-		all = append(all, fmt.Errorf("%d uids more than %d are granted here: they have no files", left, maxDropIn))
+	if more {
+		all = append(all, fmt.Errorf("more than %d uids are granted here: the others have no files", maxDropIn))
 	}
-	return errors.Join(all...)
+	if err := errors.Join(all...); err != nil {
+		return err
+	}
+	d.done, d.at = records, time.Now()
+	return nil
+}
+
+// first are n of all, and whether there are more.
+func first(all iter.Seq[Record], n int) (records []Record, more bool) {
+	for r := range all {
+		if len(records) == n {
+			return records, true
+		}
+		records = append(records, r)
+	}
+	return records, false
 }
 
 // link begins the content of a link; a record begins with a brace.
 const link = "->"
 
-// wanted are the files by name, and how many uids are too many.
-func (d *DropIn) wanted(snap *Snapshot) (files map[string]string, left int, err error) {
-	files = map[string]string{}
-	n := 0
-	for r := range snap.here() {
-		if n++; n > maxDropIn {
-			left++
-			continue
-		}
-		m := &mark{d.node}
+// wanted are the files by name.
+func (d *DropIn) wanted(records []Record) (map[string]string, error) {
+	files, m := map[string]string{}, &mark{d.node}
+	for _, r := range records {
 		user, err := json.Marshal(r.user(dropService, m))
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		group, err := json.Marshal(r.group(dropService, m))
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		number := strconv.FormatUint(uint64(r.UID), 10)
 		files[r.Name+".user"], files[r.Name+".group"] = string(user)+"\n", string(group)+"\n"
 		files[number+".user"], files[number+".group"] = link+r.Name+".user", link+r.Name+".group"
 	}
-	return files, left, nil
+	return files, nil
 }
 
 // prepare makes the directory, and refuses one that others may write to: they could

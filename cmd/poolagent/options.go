@@ -60,6 +60,9 @@ func (o *options) bind(flags *pflag.FlagSet) {
 	flags.BoolVar(&c.AcceptPIDNamespace, "accept-pid-namespace", false, "this container is the node: what runs outside of it is not its affair")
 	flags.StringSliceVar(&c.Groups, "group", nil, "a group that may ask for uids, beside root; may be given several times")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	flags.StringVar(&c.UserDB, "userdb", c.UserDB, "socket on which uids have names for NSS: a path, off, or auto: "+agent.DefaultUserDB+" if its directory is there")
+	flags.StringVar(&c.UserDBDropIn, "userdb-dropin", "", "directory for name records of this node's uids as files, such as /run/userdb")
+	flags.StringVar(&c.UserDBPrefix, "userdb-prefix", c.UserDBPrefix, "what every name begins with")
 	flags.StringVar(&o.file, "config", "", "YAML file with settings")
 	flags.BoolVar(&o.check, "check-config", false, "check the configuration and end")
 }
@@ -149,6 +152,9 @@ type settings struct {
 	AcceptPIDNamespace *bool          `yaml:"accept-pid-namespace"`
 	Group              []string       `yaml:"group"`
 	LogLevel           *string        `yaml:"log-level"`
+	UserDB             *string        `yaml:"userdb"`
+	UserDBDropIn       *string        `yaml:"userdb-dropin"`
+	UserDBPrefix       *string        `yaml:"userdb-prefix"`
 }
 
 // readFile reads the file of --config as values of flags.
@@ -184,6 +190,7 @@ func (s settings) values() map[string]string {
 	for name, v := range map[string]*string{
 		"node": s.Node, "embedded-listen": s.EmbeddedListen, "data": s.Data, "socket": s.Socket, "etcd-ca": s.CA, "etcd-cert": s.Cert, "etcd-key": s.Key,
 		"etcd-server-name": s.ServerName, "root": s.Root, "role": s.Role, "log-level": s.LogLevel,
+		"userdb": s.UserDB, "userdb-dropin": s.UserDBDropIn, "userdb-prefix": s.UserDBPrefix,
 	} {
 		if v != nil {
 			out[name] = *v
