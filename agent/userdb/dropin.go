@@ -62,7 +62,7 @@ func NewDropIn(index *Index, dir, node string, s seam.Seam, log *zap.Logger) *Dr
 func (d *DropIn) Run(ctx context.Context) error {
 	for {
 		changes := d.index.src.Changes()
-		if err := d.sync(); err != nil && !errors.Is(err, ErrNotKnown) {
+		if err := d.sync(ctx); err != nil && !errors.Is(err, ErrNotKnown) {
 			if text := err.Error(); text != d.said {
 				d.said = text
 				d.log.Warn("names are not written", zap.String("dir", d.dir), zap.Error(err))
@@ -91,8 +91,8 @@ func (d *DropIn) Run(ctx context.Context) error {
 }
 
 // sync makes the directory what the names are.
-func (d *DropIn) sync() error {
-	snap, err := d.index.Snapshot()
+func (d *DropIn) sync(ctx context.Context) error {
+	snap, err := d.index.fresh(ctx)
 	if err != nil {
 		return err
 	}

@@ -86,26 +86,42 @@ func (x *Index) renew(asked time.Time) (s *Snapshot, wait time.Duration, err err
 	return x.snap, 0, nil
 }
 
-// find looks until it has found something, or what it looked at was not older than
-// the question.
-func (x *Index) find(ctx context.Context, look func(*Snapshot) (Record, bool)) (Record, bool, error) {
+// until shows snapshots until one is enough, or was made after the question.
+func (x *Index) until(ctx context.Context, enough func(*Snapshot) bool) error {
 	asked := x.now()
 	for {
 		s, wait, err := x.renew(asked)
 		if err != nil {
-			return Record{}, false, err
+			return err
 		}
-		if r, ok := look(s); ok || wait == 0 {
-			return r, ok, nil
+		if enough(s) || wait == 0 {
+			return nil
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return Record{}, false, ErrNotKnown
+			return ErrNotKnown
 		}
 	}
+}
+
+func (x *Index) find(ctx context.Context, look func(*Snapshot) (Record, bool)) (r Record, ok bool, err error) {
+	err = x.until(ctx, func(s *Snapshot) bool {
+		r, ok = look(s)
+		return ok
+	})
+	return r, ok && err == nil, err
+}
+
+// fresh is the names of now.
+func (x *Index) fresh(ctx context.Context) (last *Snapshot, err error) {
+	err = x.until(ctx, func(s *Snapshot) bool {
+		last = s
+		return false
+	})
+	return last, err
 }
 
 // ByUID is the record of a uid.
