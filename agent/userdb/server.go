@@ -16,7 +16,7 @@ const (
 	// maxMessage bounds a client's message, in bytes.
 	maxMessage = 64 << 10
 	// maxConns bounds the connections; the longest silent one makes room.
-	maxConns = 4096
+	maxConns = 1024
 	// idleTimeout is how long a whole message may take to come, from the last reply on.
 	idleTimeout = 30 * time.Second
 	// sendTimeout is how long a client may take to read one reply.
