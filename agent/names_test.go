@@ -125,6 +125,24 @@ func TestNamesFollowGrants(t *testing.T) {
 	}
 }
 
+// TestNamesOfNobody: a uid that runs although nobody was granted it has no name until
+// it is adopted.
+func TestNamesOfNobody(t *testing.T) {
+	t.Parallel()
+	needRoot(t)
+	n := start(t, withNames(t, config(t, "n1", clustertest.Start(t).Endpoints()...)))
+	n.pool(t, api.Pool{Name: "p", Ranges: "3900080030"})
+	begin(t, 3900080030)
+	n.until(t, 3900080030, "quarantined")
+	if got := lookup(n.cfg.UserDB, `"uid":3900080030`); got != "NoRecordFound" {
+		t.Errorf("a foreign uid: %s", got)
+	}
+	if _, err := n.UIDs().Adopt(t.Context(), 3900080030, api.AdoptBody{Holder: "found"}); err != nil {
+		t.Fatal(err)
+	}
+	n.answers(t, `"uid":3900080030`, "idp-found 3900080030")
+}
+
 // TestNamesInTheWay: a dead agent's socket is replaced; a live one's, another file
 // and a directory that cannot be are warnings of an agent that serves.
 func TestNamesInTheWay(t *testing.T) {

@@ -32,11 +32,13 @@ func TestNames(t *testing.T) {
 	t.Parallel()
 	released := one(70021, "gone")
 	released.Live = false
+	former := one(70031, "web")
+	former.Live = false
 	block := userdb.Grant{UID: 80000, Count: 4, Holder: "block", Live: true}
 	const long = "abcdefghijklmnopqrstuvwxyz0" // one letter more than fits
 	s, err := userdb.Names("idp-", []userdb.Grant{
 		one(70013, "web"), one(70012, ""), one(70014, "twice"), one(70015, "twice"), one(70016, "unix:0"), one(70017, "70012"), one(70018, "Upper"),
-		one(70019, "../etc"), one(70020, long), one(70022, long+"x"), one(70023, "taken"), one(70024, "in-group"), released, block,
+		one(70019, "../etc"), one(70020, long), one(70022, long+"x"), one(70023, "taken"), one(70024, "in-group"), released, block, former,
 		one(70025, "at-home"), one(70026, ""), one(70027, ""), one(80002, "within-block"), one(0, ""), one(65534, ""), one(1<<32-1, ""), {UID: 5},
 		one(70028, "new\nline"), one(70029, "a b"), one(70030, "-x"),
 	}, hostFiles(t, "root:x:0:0::/:/bin/sh\nbroken\nidp-taken:x:1:1::/:\nuser:x:70025:1::/:\nidp-70026:x:2:2::/:\n", "idp-in-group:x:3:\ng:x:70027:\n")...)
@@ -54,8 +56,8 @@ func TestNames(t *testing.T) {
 		}
 	}
 	want := strings.Fields("idp-70012 idp-web idp-70014 idp-70015 idp-70016 idp-70017 idp-70018 idp-70019 idp-" + long +
-		" idp-70021 idp-70022 idp-70023 idp-70024 idp-70028 idp-70029 idp--x idp-80000 idp-80001 idp-80002 idp-80003")
-	want[len(want)-5] = "idp-70030"
+		" idp-70021 idp-70022 idp-70023 idp-70024 idp-70028 idp-70029 idp--x former idp-80000 idp-80001 idp-80002 idp-80003")
+	want[len(want)-6], want[len(want)-5] = "idp-70030", "idp-70031"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
