@@ -142,6 +142,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer close(done)
 		return a.work(work)
 	})
+	g.Go(func() error { return a.names(work) })
 	g.Go(func() error {
 		select {
 		case <-ctx.Done():

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
+	"github.com/idpool/idpool/agent/userdb"
 	"github.com/idpool/idpool/api"
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
@@ -24,6 +25,11 @@ const (
 	DefaultData = "/var/lib/idpool"
 	// DefaultSocket is where it answers.
 	DefaultSocket = "/run/idpool/agent.sock"
+
+	// DefaultUserDB is where systemd looks for names.
+	DefaultUserDB = "/run/systemd/userdb/io.idpool"
+
+	userDBAuto, userDBOff = "auto", "off"
 
 	// maxSocketPath is the first length, in bytes, that is refused: the kernel
 	// takes 107, and some clients' languages less.
@@ -117,6 +123,19 @@ type Config struct {
 	// LogLevel is the least level that is logged: debug, info, warn or error.
 	LogLevel string
 
+	// UserDB is the socket on which granted uids have names for systemd's NSS module,
+	// a path of less than 104 bytes; "off" or "": none. "auto", the default, is
+	// [DefaultUserDB] if its directory is there and Socket is [DefaultSocket]: one
+	// agent of a machine names its uids. See docs/names.md.
+	UserDB string
+
+	// UserDBDropIn is a directory for records of the uids that are granted on this
+	// node, as files; "": none.
+	UserDBDropIn string
+
+	// UserDBPrefix begins every name: 1 to 16 of a-z 0-9 _ -.
+	UserDBPrefix string
+
 	// Version is shown to others. It is no flag.
 	Version string
 
@@ -146,6 +165,7 @@ func Default() Config {
 	return Config{
 		Node: host, Data: DefaultData, Socket: DefaultSocket, Root: c.Root,
 		LeaseTTL: c.LeaseTTL, ScanEvery: 10 * time.Second, Role: leases.RoleNode, LogLevel: "info", Version: "devel",
+		UserDB: userDBAuto, UserDBPrefix: userdb.DefaultPrefix,
 	}
 }
 
@@ -205,6 +225,9 @@ func (c Config) Faults() []Fault {
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		bad("log-level", "log-level %q: use debug, info, warn or error", c.LogLevel)
 	}
+	if setting, err := c.validateNames(); err != nil {
+		all = append(all, Fault{setting, err})
+	}
 	return all
 }
 
@@ -227,6 +250,26 @@ func (c Config) validateListen() (setting string, err error) {
 		return "listen", problem.New(problem.CodeInvalid, "listen %s lacks certificates: over TCP the agent answers only with TLS on both sides", c.Listen).
 			Advise("with them", "poolagent --listen %s --tls-cert FILE --tls-key FILE --client-ca FILE", c.Listen).
 			Advise("this machine alone", "drop --listen: the socket needs none")
+	}
+	return "", nil
+}
+
+// validateNames checks userdb and its kin; setting is where to look first.
+func (c Config) validateNames() (setting string, err error) {
+	switch path := c.UserDB; {
+	case path == "", path == userDBOff, path == userDBAuto:
+	case !filepath.IsAbs(path):
+		return "userdb", problem.New(problem.CodeInvalid, "userdb %q: use an absolute path, %s or %s", path, userDBAuto, userDBOff)
+	case len(path) >= maxSocketPath:
+		return "userdb", problem.New(problem.CodeInvalid, "userdb path %s has %d bytes: a socket's address takes less than %d; name a shorter one", path, len(path), maxSocketPath)
+	case filepath.Clean(path) == filepath.Clean(c.Socket):
+		return "userdb", problem.New(problem.CodeInvalid, "userdb and socket are both %s", path)
+	}
+	if c.UserDBDropIn != "" && !filepath.IsAbs(c.UserDBDropIn) {
+		return "userdb-dropin", problem.New(problem.CodeInvalid, "userdb-dropin %q is no absolute path", c.UserDBDropIn)
+	}
+	if c.UserDBPrefix != "" && !userdb.ValidPrefix(c.UserDBPrefix) {
+		return "userdb-prefix", problem.New(problem.CodeInvalid, "userdb-prefix %q: use 1 to 16 of a-z 0-9 _ -, the first a letter or _", c.UserDBPrefix)
 	}
 	return "", nil
 }

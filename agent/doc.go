@@ -31,6 +31,8 @@
 //	work             Run; restarted after a refusal     stop, or an error that a person must act on
 //	                 that may pass (etcd restored, a
 //	                 record that cannot be read)
+//	names            Run, see package userdb: the       stop
+//	                 socket, and the records in files
 //	etcd (embedded)  Run, with --embedded               after work
 //	watch of etcd    the embedded server runs           the server ends
 //

@@ -98,8 +98,13 @@ func admit(path string, groups []group) error {
 	return os.Chmod(path, mode)
 }
 
-// clearWay removes a socket that nobody answers on.
+// clearWay removes a socket that nobody answers on. A live one is refused with its
+// agent's answer.
 func clearWay(ctx context.Context, path string, s seam.Seam) error {
+	return withAnswer(ctx, removeDead(ctx, path, s), path)
+}
+
+func removeDead(ctx context.Context, path string, s seam.Seam) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -113,7 +118,7 @@ func clearWay(ctx context.Context, path string, s seam.Seam) error {
 	conn, err := (&net.Dialer{Timeout: probeTimeout}).DialContext(ctx, "unix", path)
 	if err == nil {
 		_ = conn.Close()
-		return withAnswer(ctx, problem.New(problem.CodeHeld, "socket %s is in use", path), path)
+		return problem.New(problem.CodeHeld, "socket %s is in use", path)
 	}
 	if err := s.Remove("socket", path); err != nil {
 		return problem.Wrap(problem.CodeInvalid, err, "remove the socket of a dead agent")

@@ -65,6 +65,9 @@ func (o *options) bind(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&c.OperatorGroups, "operator-group", nil, "a group of operators: may do everything, as root may")
 	flags.StringSliceVar(&c.ObserverGroups, "observer-group", nil, "a group of observers: may read")
 	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "debug, info, warn or error")
+	flags.StringVar(&c.UserDB, "userdb", c.UserDB, "socket on which uids have names for NSS: a path, off, or auto: "+agent.DefaultUserDB+" if its directory is there")
+	flags.StringVar(&c.UserDBDropIn, "userdb-dropin", "", "directory for name records of this node's uids as files, such as /run/userdb")
+	flags.StringVar(&c.UserDBPrefix, "userdb-prefix", c.UserDBPrefix, "what every name begins with")
 	flags.StringVar(&o.file, "config", "", "YAML file with settings")
 	flags.BoolVar(&o.check, "check-config", false, "check the configuration, and the files, groups and directories it names, and end")
 }

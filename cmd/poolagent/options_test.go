@@ -38,7 +38,7 @@ func read(t *testing.T, args, environ []string, file string) (agent.Config, erro
 }
 
 func TestOrder(t *testing.T) {
-	const file = "node: f\ndata: /f\nroot: /f/\nendpoints: [http://f:1, http://f:2]\ngroup: [a, b]\nlease-ttl: 30s\nembedded: false\n"
+	const file = "node: f\ndata: /f\nroot: /f/\nendpoints: [http://f:1, http://f:2]\ngroup: [a, b]\nlease-ttl: 30s\nembedded: false\nuserdb: off\nuserdb-dropin: /f/d\nuserdb-prefix: f-\n"
 	c, err := read(t, []string{"--node", "flag", "--group", "x", "--group", "y"},
 		[]string{"IDPOOL_NODE=e", "IDPOOL_DATA=/e", "IDPOOL_ENDPOINTS=http://e:1,http://e:2", "IDPOOL_POOL=poolctl's", "IDPOOL_SCAN_EVERY=3s", "HOME=/"}, file)
 	if err != nil {
@@ -47,6 +47,7 @@ func TestOrder(t *testing.T) {
 	want := agent.Default()
 	want.Version = api.Version()
 	want.Node, want.Data, want.Root = "flag", "/e", "/f/"
+	want.UserDB, want.UserDBDropIn, want.UserDBPrefix = "off", "/f/d", "f-"
 	want.Endpoints, want.Groups = []string{"http://e:1", "http://e:2"}, []string{"x", "y"}
 	want.LeaseTTL, want.ScanEvery = 30*time.Second, 3*time.Second
 	if diff := cmp.Diff(want, c); diff != "" {

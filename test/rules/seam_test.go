@@ -37,7 +37,7 @@ var beside = map[string]string{
 // so that a walk comes to it. Package seam does it, and whoever calls Do.
 func TestTheSeamIsEverywhere(t *testing.T) {
 	found := 0
-	for _, name := range []string{"cluster", "leases", "uidpool", "vlan", "agent"} {
+	for _, name := range []string{"cluster", "leases", "uidpool", "vlan", "agent", "agent/userdb"} {
 		files, err := filepath.Glob("../../" + name + "/*.go")
 		if err != nil || len(files) == 0 {
 			t.Fatal(name, err)
