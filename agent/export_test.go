@@ -51,3 +51,7 @@ func (a *Agent) TellEvents(n int) {
 		a.events.audit("n", &api.Audit{Operation: strings.Repeat("x", 1000)})
 	}
 }
+
+// Patience sets how long a client may take for the head and the body of a request,
+// and to read the answer; before Run.
+func (a *Agent) Patience(head, body, answer time.Duration) { a.patience = patience{head, body, answer} }
