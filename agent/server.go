@@ -204,6 +204,10 @@ func open[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*
 
 func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, maxBody
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	defer document(op)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		rec := auditOf(ctx)
