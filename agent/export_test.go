@@ -53,5 +53,7 @@ func (a *Agent) TellEvents(n int) {
 }
 
 // Patience sets how long a client may take for the head and the body of a request,
-// and to read the answer; before Run.
-func (a *Agent) Patience(head, body, answer time.Duration) { a.patience = patience{head, body, answer} }
+// to read the answer, and an event; before Run.
+func (a *Agent) Patience(head, body, answer, event time.Duration) {
+	a.patience = patience{head, body, answer, event}
+}

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/idpool/idpool/agent"
 	"github.com/idpool/idpool/api"
@@ -25,10 +29,10 @@ const (
 )
 
 // impatient is an agent with that patience, and a connection to it.
-func impatient(t *testing.T, head, body, answer time.Duration) (*node, net.Conn) {
+func impatient(t *testing.T, log *zap.Logger, head, body, answer, event time.Duration) (*node, net.Conn) {
 	t.Helper()
 	c := config(t, "n1", clustertest.Start(t).Endpoints()...)
-	n := launchLogged(t, c, nil, func(a *agent.Agent) { a.Patience(head, body, answer) })
+	n := launchLogged(t, c, log, func(a *agent.Agent) { a.Patience(head, body, answer, event) })
 	<-n.agent.Ready()
 	n.pool(t, api.Pool{Name: "p", Ranges: "3900066000-3900066009"})
 	conn, err := net.Dial("unix", c.Socket)
@@ -43,7 +47,7 @@ func impatient(t *testing.T, head, body, answer time.Duration) (*node, net.Conn)
 // TestSlowHead: a head that does not come is not waited for.
 func TestSlowHead(t *testing.T) {
 	t.Parallel()
-	_, conn := impatient(t, moment, long, long)
+	_, conn := impatient(t, nil, moment, long, long, long)
 	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: a\r\n"); err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +67,7 @@ func TestSlowBody(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, conn := impatient(t, long, moment, long)
+			n, conn := impatient(t, nil, long, moment, long, long)
 			// What is too big need not be taken whole.
 			_, _ = io.WriteString(conn, "POST /v1/uid-pools/p/uids HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"+request)
 			in := bufio.NewReader(conn)
@@ -95,7 +99,7 @@ func TestSlowBody(t *testing.T) {
 // the agent; who reads in time is not.
 func TestUnreadAnswer(t *testing.T) {
 	t.Parallel()
-	n, conn := impatient(t, long, long, moment)
+	n, conn := impatient(t, nil, long, long, moment, long)
 	ask := []byte(strings.Repeat("GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n", 100))
 	var err error
 	for err == nil { // the agent reads on while its answers go out, and no further
@@ -112,8 +116,30 @@ func TestUnreadAnswer(t *testing.T) {
 // TestLongWait: the patience with readers does not count while a request waits.
 func TestLongWait(t *testing.T) {
 	t.Parallel()
-	n, _ := impatient(t, long, long, moment)
+	n, _ := impatient(t, nil, long, long, moment, long)
 	n.request(t, api.UIDRequest{Count: 10})
 	_, err := n.Grant(t.Context(), api.UIDRequest{Pool: "p", Wait: 5 * moment})
 	wants(t, err, problem.CodeExhausted)
+}
+
+// TestUnreadEvents: a listener that does not read is let go, however much the agent
+// remembers for it.
+func TestUnreadEvents(t *testing.T) {
+	t.Parallel()
+	core, logged := observer.New(zap.InfoLevel)
+	n, conn := impatient(t, zap.New(core), long, long, long, moment)
+	if _, err := io.WriteString(conn, "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 1)); err != nil { // it listens
+		t.Fatal(err)
+	}
+	n.agent.TellEvents(5000)
+	eventually(t, "the listener is let go", func() (bool, any) {
+		some := logged.FilterMessage("listener dropped").All()
+		return len(some) == 1 && strings.Contains(fmt.Sprint(some[0].ContextMap()["why"]), "nothing was read"), some
+	})
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection stays")
+	}
 }

@@ -32,11 +32,11 @@ const (
 	graceForLast = 5 * time.Second
 )
 
-// patience is how long a client may take for its part of a request: to send the
-// head, to send the body, and to read the answer. Streams have their own.
-type patience struct{ head, body, answer time.Duration }
+// patience is how long a client may take for its part: to send a request's head and
+// its body, to read the answer, and to read what a stream of events sends at once.
+type patience struct{ head, body, answer, event time.Duration }
 
-var defaultPatience = patience{head: 10 * time.Second, body: 10 * time.Second, answer: 30 * time.Second}
+var defaultPatience = patience{head: 10 * time.Second, body: 10 * time.Second, answer: 30 * time.Second, event: 10 * time.Second}
 
 var errStopping = problem.New(problem.CodeUnavailable, "the agent is stopping; nothing was done")
 
