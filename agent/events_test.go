@@ -144,7 +144,7 @@ func TestEventsOfASlowReader(t *testing.T) {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(limit))
-	_, _ = io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
+	_, _ = io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	in := bufio.NewReaderSize(c, 16)
 	for line := ""; !strings.HasPrefix(line, "data: "); {
 		if line, err = in.ReadString('\n'); err != nil {
@@ -152,9 +152,9 @@ func TestEventsOfASlowReader(t *testing.T) {
 		}
 	}
 	n.agent.TellEvents(5000)
-	rest, _ := io.ReadAll(in)
-	if !strings.Contains(string(rest), "event: dropped") || !strings.Contains(string(rest), "too slow: ") {
-		t.Errorf("it ended with %.300q", rest[max(0, len(rest)-300):])
+	rest, err := io.ReadAll(in)
+	if err != nil || !strings.Contains(string(rest), "event: dropped") || !strings.Contains(string(rest), "too slow: ") {
+		t.Errorf("it ended with %.300q, %v", rest[max(0, len(rest)-300):], err)
 	}
 	if _, err := n.Status(t.Context()); err != nil {
 		t.Error(err)
