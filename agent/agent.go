@@ -37,9 +37,11 @@ type Agent struct {
 	events *history
 	pid    int
 	began  time.Time
-	open   chan struct{} // closed once the socket answers
-	ready  chan struct{}
-	once   sync.Once // closes ready
+	// patience is changed by tests alone, before Run.
+	patience patience
+	open     chan struct{} // closed once the socket answers
+	ready    chan struct{}
+	once     sync.Once // closes ready
 	// leaving: the session's end is this agent's own doing. left is closed once the
 	// node has left: there is nothing to do for its agent then.
 	leaving  atomic.Bool
@@ -84,7 +86,7 @@ func New(cfg Config, log *zap.Logger) (*Agent, error) {
 		cfg: cfg, log: log, pid: os.Getpid(), open: make(chan struct{}), ready: make(chan struct{}), left: make(chan struct{}),
 		why: problem.New(problem.CodeUnavailable, "the agent of node %s is starting; nothing was done", cfg.Node).
 			Advise("look, and try again when it is ready", "poolctl status"),
-		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(), events: newHistory(),
+		endpoints: slices.Clone(cfg.Endpoints), began: time.Now(), events: newHistory(), patience: defaultPatience,
 	}
 	a.now.Store(newRunning(cfg, groups))
 	a.metrics = metrics.New(cfg.Version, a.metricState)

@@ -95,6 +95,9 @@ func (s *server) repair(ctx context.Context, who caller, in *repairIn) (*repairs
 	out := &repairsOut{}
 	out.Body.Items = []api.Repair{}
 	if in.Body == nil || in.Body.Items == nil {
+		if rec := auditOf(ctx); rec != nil {
+			rec.DryRun = true
+		}
 		for _, r := range plan {
 			out.Body.Items = append(out.Body.Items, repairView(r))
 		}

@@ -3,10 +3,12 @@ package agent_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,7 +144,7 @@ func TestEventsOfASlowReader(t *testing.T) {
 	}
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(limit))
-	_, _ = io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
+	_, _ = io.WriteString(c, "GET /v1/events HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 	in := bufio.NewReaderSize(c, 16)
 	for line := ""; !strings.HasPrefix(line, "data: "); {
 		if line, err = in.ReadString('\n'); err != nil {
@@ -150,9 +152,9 @@ func TestEventsOfASlowReader(t *testing.T) {
 		}
 	}
 	n.agent.TellEvents(5000)
-	rest, _ := io.ReadAll(in)
-	if !strings.Contains(string(rest), "event: dropped") || !strings.Contains(string(rest), "too slow: ") {
-		t.Errorf("it ended with %.300q", rest[max(0, len(rest)-300):])
+	rest, err := io.ReadAll(in)
+	if err != nil || !strings.Contains(string(rest), "event: dropped") || !strings.Contains(string(rest), "too slow: ") {
+		t.Errorf("it ended with %.300q, %v", rest[max(0, len(rest)-300):], err)
 	}
 	if _, err := n.Status(t.Context()); err != nil {
 		t.Error(err)
@@ -173,12 +175,18 @@ func TestIdleConnections(t *testing.T) {
 			_ = c.Close()
 		}
 	}()
-	for range many {
-		c, err := net.Dial("unix", n.cfg.Socket)
-		if err != nil {
-			t.Fatal(err)
+	eventually(t, "all are connected", func() (bool, any) {
+		for len(conns) < many {
+			c, err := net.Dial("unix", n.cfg.Socket)
+			if err != nil { // the queue of those not accepted yet is full
+				return !errors.Is(err, syscall.EAGAIN), err
+			}
+			conns = append(conns, c)
 		}
-		conns = append(conns, c)
+		return true, nil
+	})
+	if len(conns) < many {
+		t.Fatalf("%d connections", len(conns))
 	}
 	if g := n.request(t, api.UIDRequest{}); g.Token == "" {
 		t.Errorf("granted %+v", g)

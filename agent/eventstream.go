@@ -22,8 +22,6 @@ const (
 	maxListeners = 4096
 	// heartbeat is how often a stream without news says that it is there.
 	heartbeat = 15 * time.Second
-	// eventTimeout is how long a listener may take to read what is sent at once.
-	eventTimeout = 10 * time.Second
 )
 
 type eventsIn struct {
@@ -101,7 +99,7 @@ func (l *listener) run(ctx context.Context) string {
 			return why
 		case len(some) > 0:
 			if !l.send(some) {
-				return fmt.Sprintf("nothing was read for %v", eventTimeout)
+				return fmt.Sprintf("nothing was read for %v", l.s.a.patience.event)
 			}
 			continue
 		case l.in.Once:
@@ -144,7 +142,7 @@ func frame(id, kind string, data []byte) []byte {
 }
 
 func (l *listener) write(data []byte) bool {
-	_ = l.control.SetWriteDeadline(time.Now().Add(eventTimeout))
+	_ = l.control.SetWriteDeadline(time.Now().Add(l.s.a.patience.event))
 	if _, err := l.w.Write(data); err != nil {
 		return false
 	}

@@ -51,3 +51,9 @@ func (a *Agent) TellEvents(n int) {
 		a.events.audit("n", &api.Audit{Operation: strings.Repeat("x", 1000)})
 	}
 }
+
+// Patience sets how long a client may take for the head and the body of a request,
+// to read the answer, and an event; before Run.
+func (a *Agent) Patience(head, body, answer, event time.Duration) {
+	a.patience = patience{head, body, answer, event}
+}

@@ -72,11 +72,14 @@ func config(t testing.TB, name string, endpoints ...string) agent.Config {
 // launch runs an agent until the test ends, or stop is called.
 func launch(t testing.TB, c agent.Config) *node { return launchLogged(t, c, nil) }
 
-func launchLogged(t testing.TB, c agent.Config, log *zap.Logger) *node {
+func launchLogged(t testing.TB, c agent.Config, log *zap.Logger, prepare ...func(*agent.Agent)) *node {
 	t.Helper()
 	a, err := agent.New(c, log)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range prepare {
+		f(a)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n := &node{Client: api.New(api.Options{Agent: c.Socket, Timeout: limit}), cfg: c, agent: a, done: make(chan struct{})}

@@ -20,7 +20,7 @@ var endpoints = []string{
 	"GET /v1/vlan-inventories/{inventory}", "GET /v1/vlan-inventories/{inventory}/export", "GET /v1/vlan-inventories/{inventory}/vlans",
 	"GET /v1/vlan-inventories/{inventory}/vlans/{vid}", "GET /v1/vlan-services", "GET /v1/vlan-services/{service}", "PATCH /v1/uid-pools/{pool}",
 	"PATCH /v1/vlan-inventories/{inventory}", "PATCH /v1/vlan-services/{service}", "POST /v1/nodes/{node}/fence", "POST /v1/nodes/{node}/leave",
-	"POST /v1/nodes/{node}/unfence", "POST /v1/reservations", "POST /v1/repair", "POST /v1/uid-pools/{pool}/uids", "POST /v1/uids/{uid}/adopt",
+	"POST /v1/nodes/{node}/unfence", "POST /v1/repair", "POST /v1/reservations", "POST /v1/uid-pools/{pool}/uids", "POST /v1/uids/{uid}/adopt",
 	"POST /v1/uids/{uid}/confirm", "POST /v1/uids/{uid}/nodes", "POST /v1/uids/{uid}/renew", "POST /v1/vlan-inventories/{inventory}/import",
 	"POST /v1/vlan-inventories/{inventory}/vlans", "POST /v1/vlan-services/{service}/begin", "POST /v1/vlan-services/{service}/confirm",
 	"POST /v1/vlan-services/{service}/extend", "POST /v1/vlan-services/{service}/fail", "POST /v1/vlan-services/{service}/removed",

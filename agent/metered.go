@@ -3,22 +3,41 @@ package agent
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/idpool/idpool/agent/metrics"
 )
 
-// countedWriter remembers the status of an answer.
+// countedWriter remembers the status of an answer, and bounds how long its client
+// may take to read it. A stream sets its own deadline before each write.
 type countedWriter struct {
 	http.ResponseWriter
-	status int
+	status   int
+	patience time.Duration
+	begun    bool
+}
+
+// begin sets the deadline anew.
+func (w *countedWriter) begin() {
+	w.begun = true
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(w.patience))
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *countedWriter) WriteHeader(status int) {
 	w.status = status
+	w.begin()
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *countedWriter) Write(data []byte) (int, error) {
+	if !w.begun {
+		w.begin()
+	}
+	return w.ResponseWriter.Write(data)
 }
 
 // Unwrap is for http.ResponseController.

@@ -20,6 +20,8 @@ func settingsOf(c agent.Config) []api.Setting {
 	return []api.Setting{
 		{Name: "group", Value: strings.Join(c.Groups, ","), Source: api.SourceFile, Reloads: true}, {Name: "lease-ttl", Value: c.LeaseTTL.String(), Source: api.SourceDefault},
 		{Name: "log-level", Value: c.LogLevel, Source: api.SourceDefault, Reloads: true},
+		{Name: "operator-group", Value: strings.Join(c.OperatorGroups, ","), Source: api.SourceFile, Reloads: true},
+		{Name: "observer-group", Value: strings.Join(c.ObserverGroups, ","), Source: api.SourceFile, Reloads: true},
 	}
 }
 
@@ -52,7 +54,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("level %v", level)
 	}
 	st, err := n.Status(t.Context())
-	if err != nil || len(st.Settings) != 3 || st.Settings[0].Value != fmt.Sprint(group) || st.Settings[1].Value != n.cfg.LeaseTTL.String() {
+	if err != nil || len(st.Settings) != 5 || st.Settings[0].Value != fmt.Sprint(group) || st.Settings[1].Value != n.cfg.LeaseTTL.String() {
 		t.Errorf("settings in effect: %+v, %v", st.Settings, err)
 	}
 	if code := h.call(t, nil, "GET /v1/uids"); code != 200 {
@@ -73,6 +75,49 @@ func TestReload(t *testing.T) {
 	}
 	if code := h.call(t, nil, "GET /v1/uids"); code != 200 {
 		t.Errorf("a member after the bad reloads: %d", code)
+	}
+}
+
+// TestReloadOfRoles: who gains a role has it with the next request, who loses it has
+// not; the status tells the groups in effect.
+func TestReloadOfRoles(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	n, _ := reloadable(t, func(c *agent.Config) { c.OperatorGroups = []string{fmt.Sprint(group)} })
+	n.pool(t, api.Pool{Name: "p", Ranges: "3900067000-3900067009"})
+	first := spawn(t, "call", member, group, nil, n.cfg.Socket)
+	late := spawn(t, "call", stranger, observers, nil, n.cfg.Socket)
+	try := func(h *helper, look, ask, change int) {
+		t.Helper()
+		for line, want := range map[string]int{"GET /v1/uids": look, "POST /v1/uid-pools/p/uids - {}": ask, `PATCH /v1/uid-pools/p - {"order":"lowest"}`: change} {
+			if code := h.call(t, nil, line); code != want {
+				t.Errorf("%s: %d, want %d", line, code, want)
+			}
+		}
+	}
+	try(first, 200, 201, 200)
+	next := n.cfg
+	next.OperatorGroups, next.ObserverGroups = nil, []string{fmt.Sprint(group), fmt.Sprint(observers)}
+	next.Settings = settingsOf(next)
+	changed, restart, err := n.agent.Reload(next)
+	if err != nil || strings.Join(changed, ",") != "operator-group,observer-group" || len(restart) > 0 {
+		t.Fatalf("reload: changed %v, restart %v, %v", changed, restart, err)
+	}
+	try(first, 200, 403, 403)
+	try(late, 200, 403, 403)
+	st, err := n.Status(t.Context())
+	if err != nil || st.Settings[3].Value != "" || st.Settings[4].Value != strings.Join(next.ObserverGroups, ",") {
+		t.Errorf("settings in effect: %+v, %v", st.Settings, err)
+	}
+	next.ObserverGroups, next.OperatorGroups = nil, []string{fmt.Sprint(observers)}
+	next.Settings = settingsOf(next)
+	if _, _, err := n.agent.Reload(next); err != nil {
+		t.Fatal(err)
+	}
+	try(late, 200, 201, 200)
+	info, err := os.Stat(n.cfg.Socket) // one group alone: nobody else connects
+	if err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("socket: %v, %v", info, err)
 	}
 }
 

@@ -45,6 +45,23 @@ func TestRepair(t *testing.T) {
 	if found, err = n.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("%+v, %v", found, err)
 	}
+	// Without a body too, it is the plan; the audit tells a plan from a change.
+	if status, _, body := n.raw(t, http.MethodPost, "/v1/repair", ""); status != http.StatusOK || string(body) != "{\"items\":[]}\n" {
+		t.Errorf("%d %s", status, body)
+	}
+	var plans, changes int
+	for _, e := range n.all(t, api.EventFilter{Recent: true, Types: []string{"audit"}}) {
+		switch {
+		case e.Audit == nil || e.Audit.Operation != "repair":
+		case e.Audit.DryRun:
+			plans++
+		default:
+			changes++
+		}
+	}
+	if plans < 2 || changes != 2 {
+		t.Errorf("%d plans and %d changes in the audit", plans, changes)
+	}
 	status, _, body := n.raw(t, http.MethodPost, "/v1/repair", `{"items":[{"key":1}]}`)
 	if status != problem.CodeInvalid.HTTPStatus() {
 		t.Errorf("%d %s", status, body)

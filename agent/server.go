@@ -26,13 +26,17 @@ import (
 const (
 	maxBody      = 1 << 20
 	maxHeader    = 64 << 10
-	headTimeout  = 10 * time.Second
-	bodyTimeout  = 10 * time.Second
 	idleTimeout  = 2 * time.Minute
 	retryAfter   = "1" // seconds
 	graceForAll  = time.Second
 	graceForLast = 5 * time.Second
 )
+
+// patience is how long a client may take for its part: to send a request's head and
+// its body, to read the answer, and to read what a stream of events sends at once.
+type patience struct{ head, body, answer, event time.Duration }
+
+var defaultPatience = patience{head: 10 * time.Second, body: 10 * time.Second, answer: 30 * time.Second, event: 10 * time.Second}
 
 var errStopping = problem.New(problem.CodeUnavailable, "the agent is stopping; nothing was done")
 
@@ -61,11 +65,11 @@ func (a *Agent) newServer(base context.Context, creds *credentials) *server {
 		writeProblem(w, problem.New(problem.CodeNotFound, "the agent has no %s %.200s", r.Method, r.URL.Path).Advise("what there is", "GET /openapi.json"))
 	})
 	stdLog, _ := zap.NewStdLogAt(a.log.Named("http"), zap.DebugLevel)
-	// No WriteTimeout: a request may wait a day for a uid. Its body is bounded in
-	// size and time by the handler.
+	// A request may wait a day for a uid: guard takes the WriteTimeout away when it
+	// begins, and sets it again when the answer does.
 	s.http = &http.Server{
 		Handler: s.guard(s.certified(mux)), ConnContext: withPeer, BaseContext: func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: headTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: stdLog,
+		ReadHeaderTimeout: a.patience.head, WriteTimeout: a.patience.answer, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: stdLog,
 	}
 	s.http.RegisterOnShutdown(sync.OnceFunc(func() { close(s.stopping) }))
 	return s
@@ -108,10 +112,12 @@ func (s *server) shutdown() {
 	}
 }
 
-// guard reads the body, bounded in size and time, and answers a panic.
+// guard reads the body, bounded in size and time, bounds the writing of the answer,
+// and answers a panic.
 func (s *server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		counted := &countedWriter{ResponseWriter: w, status: http.StatusOK}
+		counted := &countedWriter{ResponseWriter: w, status: http.StatusOK, patience: s.a.patience.answer}
+		defer counted.begin() // for what the server itself still writes
 		answered := s.a.metrics.Request()
 		defer func() { answered(counted.status) }()
 		defer func() {
@@ -120,24 +126,25 @@ func (s *server) guard(next http.Handler) http.Handler {
 				writeProblem(counted, problem.New(problem.CodeInternal, "bug: the agent failed at %s %s; its log says where", r.Method, r.URL.Path))
 			}
 		}()
-		if err := bounded(w, r); err != nil {
+		if err := bounded(w, r, s.a.patience.body); err != nil {
 			writeProblem(counted, err)
 			return
 		}
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		next.ServeHTTP(counted, r)
 	})
 }
 
 // bounded replaces the body by its bytes. The deadline must be gone before a
-// request waits: the server watches the connection for its end by reading.
-func bounded(w http.ResponseWriter, r *http.Request) error {
+// request waits: the server watches the connection for its end by reading. After a
+// fault it stays: the server reads what is left of the body before it goes on.
+func bounded(w http.ResponseWriter, r *http.Request, within time.Duration) error {
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = control.SetReadDeadline(time.Now().Add(within))
 	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	_ = control.SetReadDeadline(time.Time{})
 	var long *http.MaxBytesError
 	switch {
 	case errors.As(err, &long):
@@ -145,6 +152,7 @@ func bounded(w http.ResponseWriter, r *http.Request) error {
 	case err != nil:
 		return problem.New(problem.CodeInvalid, "the request's body was not read: %v", err)
 	}
+	_ = control.SetReadDeadline(time.Time{})
 	r.Body = io.NopCloser(bytes.NewReader(raw))
 	return nil
 }
@@ -159,7 +167,7 @@ func add[I, O any](s *server, op huma.Operation, f func(context.Context, caller,
 
 type callerKey struct{}
 
-// admit lets those pass who may, before anything of the request's body is read.
+// admit lets those pass who may, before anything of the request's body is understood.
 func (s *server) admit(row access) func(huma.Context, func(huma.Context)) {
 	return func(ctx huma.Context, next func(huma.Context)) {
 		who, err := s.a.now.Load().gate.admit(ctx.Context())
@@ -196,6 +204,10 @@ func open[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*
 
 func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I) (*O, error)) {
 	op.BodyReadTimeout, op.MaxBodyBytes = -1, maxBody
+	if op.Responses == nil {
+		op.Responses = map[string]*huma.Response{}
+	}
+	defer document(op)
 	huma.Register(s.api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := f(ctx, in)
 		rec := auditOf(ctx)

@@ -15,8 +15,9 @@ import (
 // granted in one transaction and kept until it is deleted.
 type Allocation struct {
 	Key string `json:"key"`
-	// State is locked while a part is being handed over, else used.
-	State string `json:"state" enum:"locked,used"`
+	// State is locked while a part is being handed over, else used; after a delete
+	// used if another still holds a part, else quarantined until all is free.
+	State string `json:"state" enum:"locked,used,quarantined,free"`
 	// Token names the grant; shown to its caller and to operators only.
 	Token     string           `json:"token,omitempty"`
 	Caller    string           `json:"caller"`

@@ -67,6 +67,9 @@ func TestCheckConfig(t *testing.T) {
 	old, oldKey := certificate(t, dir, "old", time.Now().Add(-time.Hour))
 	places := fmt.Sprintf("data: %s/d\nsocket: %s/s\n", dir, dir)
 	secure := places + "endpoints: [https://h:1]\n"
+	port := func(cert, key, ca string) string {
+		return places + fmt.Sprintf("embedded: true\nlisten: :7070\ntls-cert: %s\ntls-key: %s\nclient-ca: %s\n", cert, key, ca)
+	}
 	for _, c := range []struct{ file, env, want string }{
 		{places + "endpoints: [http://h:1]\n", "", "the configuration of node n1 is fine"},
 		{places + "endpoints: http://h:1,http://h:2\ngroup: []\nrole:\n", "", "is fine"},
@@ -90,6 +93,20 @@ func TestCheckConfig(t *testing.T) {
 		{secure + fmt.Sprintf("etcd-cert: %s\netcd-key: %s\n", old, oldKey), "", "FILE:4: etcd-cert: certificate CN=old"},
 		{secure + fmt.Sprintf("etcd-cert: %s\netcd-key: %s\n", cert, oldKey), "", "are no certificate and its key"},
 		{secure + fmt.Sprintf("etcd-cert: %s\netcd-key: %s\n", cert, dir), "", "FILE:5: etcd-key"},
+		{port(cert, key, cert), "", "is fine"},
+		{port("/nowhere", key, cert), "", "FILE:5: tls-cert: open /nowhere"},
+		{port(cert, "/nowhere", cert), "", "FILE:6: tls-key: open /nowhere"},
+		{port(cert, key, "/nowhere"), "", "FILE:7: client-ca: open /nowhere"},
+		{port(old, oldKey, cert), "", "FILE:5: tls-cert: certificate CN=old"},
+		{port(cert, key, old), "", "FILE:7: client-ca: certificate CN=old"},
+		{port(cert, oldKey, cert), "", "are no certificate and its key"},
+		{port(key, key, cert), "", "FILE:5: tls-cert: "},
+		{port(cert, key, key), "", "FILE:7: client-ca: " + key + " holds no certificate"},
+		{places + "embedded: true\nlisten: :7070\n", "", "FILE:4: listen :7070 lacks certificates"},
+		{places + "embedded: true\nlisten: here\n", "", "FILE:4: listen \"here\" is no HOST:PORT"},
+		{places + "embedded: true\ntls-cert: " + cert + "\n", "", "is set without listen"},
+		{places + "embedded: true\noperator-group: [no-such-group-here]\n", "", "FILE:4: group \"no-such-group-here\" is not known"},
+		{places + "embedded: true\nobserver-group: [no-such-group-here]\n", "", "FILE:4: group \"no-such-group-here\" is not known"},
 		{fmt.Sprintf("data: %s/d\nsocket: %s\nembedded: true\n", cert, dir), "", "FILE:1: data: "},
 		{fmt.Sprintf("data: %s/d\nsocket: %s\nembedded: true\n", dir, dir), "", "FILE:2: socket: "},
 	} {
