@@ -131,7 +131,7 @@ func (a *Allocator) Ready() <-chan struct{} { return a.ready }
 // person must act on: the node is fenced, its name taken, etcd refuses it.
 func (a *Allocator) Run(ctx context.Context) error {
 	err := a.run(ctx, a.janitor, a.reap)
-	a.session.close(context.WithoutCancel(ctx))
+	a.session.close()
 	return err
 }
 

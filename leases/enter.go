@@ -128,7 +128,7 @@ func (s *Session) enter(ctx context.Context, p *place, a admission) (bool, error
 	s.alive, s.deadline = alive, sent+time.Duration(lease.TTL)*time.Second
 	s.mu.Unlock()
 	if a.takeOver && p.aliveLease != 0 {
-		s.revoke(ctx, p.aliveLease) // its locks go now, not at the end of its TTL
+		s.inherit(p.aliveLease)
 	}
 	_ = s.home.change(func(m *memory) {
 		m.Boot, m.Left = s.id.Boot, false
@@ -209,15 +209,14 @@ func (s *Session) revoke(ctx context.Context, lease clientv3.LeaseID) {
 	}
 }
 
-// close ends the session at once on a clean stop: the lease is revoked, so that
-// presence and locks go; claims stay. A later Run of the same identity resumes.
-func (s *Session) close(ctx context.Context) {
+// close ends the session on a clean stop, and leaves its lease: presence and locks
+// are the successor's, which takes them over, or they go at the end of the TTL.
+func (s *Session) close() {
 	s.mu.Lock()
 	g := s.guard
 	s.mu.Unlock()
 	if g != nil {
 		s.lost(g, errClosed)
-		s.revoke(ctx, g.lease)
 	}
 }
 

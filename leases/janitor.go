@@ -23,7 +23,7 @@ const (
 type chores struct {
 	inquire []Ref // locked, and no requester of ours may start anything
 	lapse   []Ref // likewise, of VLANs: no scan decides
-	relock  []Ref // locked, a requester lives, and the lock is gone
+	relock  []Ref // locked, a requester lives, and the lock is gone or under the lease before ours
 	sweep   []Ref // name us with an earlier boot
 	watch   []Ref // used, idle or reclaimed: compare with what runs
 	report  bool  // a quarantined claim waits for our proof
@@ -47,6 +47,7 @@ func (a *Allocator) janitor(ctx context.Context) error {
 		a.each(ctx, c.sweep, a.sweepBoot)
 		a.each(ctx, c.relock, a.relock)
 		a.each(ctx, c.lapse, a.lapse)
+		a.settleInheritance(ctx)
 		due := BootTime()-scanned > time.Duration(a.scan.Load())
 		gap := a.reportGap()
 		if c.again {
@@ -109,7 +110,7 @@ func (a *Allocator) chores() chores {
 	for _, ref := range locked {
 		if a.mayStart(ref, requesters[ref]) {
 			a.mirror.read(func(v *view) {
-				if _, ok := v.locks[ref]; !ok {
+				if l, ok := v.locks[ref]; !ok || a.session.inherited(l.lease) {
 					c.relock = append(c.relock, ref)
 				}
 			})

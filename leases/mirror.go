@@ -234,7 +234,7 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 	case cluster.KindClaim:
 		return m.putClaim(Ref{key.Space, key.ID}, kv)
 	case cluster.KindLock:
-		m.locks[Ref{key.Space, key.ID}] = kv.ModRev
+		m.locks[Ref{key.Space, key.ID}] = lock{kv.Lease, kv.ModRev}
 		_, err := decodeToken("the lock's token", kv.Value)
 		return err
 	case cluster.KindGrant:

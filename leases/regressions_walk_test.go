@@ -53,10 +53,10 @@ func TestWaitingRequestReclaims(t *testing.T) {
 		idle := func() {
 			a.m.end(1000)
 			a.janitorRound()
-			w.mustBe(g.ref(), Idle)
 		}
 		if !late {
 			idle()
+			w.mustBe(g.ref(), Idle)
 			i.Arm(fault.Case{Mode: fault.Before, Point: "reclaim", N: 1})
 		}
 		if late {

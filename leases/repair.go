@@ -48,7 +48,7 @@ func (a *Allocator) Repairs(ctx context.Context) ([]Repair, error) {
 				continue
 			}
 			ref := Ref{key.Space, key.ID}
-			all = append(all, Repair{Key: f.Key, Revision: v.locks[ref], Beside: v.claims[ref].ModRev, claim: a.keys.Claim(ref.Space, ref.ID), Why: f.Detail})
+			all = append(all, Repair{Key: f.Key, Revision: v.locks[ref].modRev, Beside: v.claims[ref].ModRev, claim: a.keys.Claim(ref.Space, ref.ID), Why: f.Detail})
 		}
 	})
 	for _, u := range a.Unreadable() {

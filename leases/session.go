@@ -35,7 +35,8 @@ type Session struct {
 	deadline time.Duration // of the lease, on BootTime
 	fatal    error
 	blocked  error // why no session can be opened until a person acts, nil if one stands
-	left     bool  // fatal, because the node has left: no failure
+	heir     inheritance
+	left     bool // fatal, because the node has left: no failure
 	noProof  string
 	doubts   int           // how often etcd was reached anew
 	audited  int           // the doubts that an audit has settled

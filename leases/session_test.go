@@ -83,11 +83,12 @@ func TestOwnGhostIsTakenOverAtOnce(t *testing.T) {
 	if got := a.guardNow().lease; got == old {
 		t.Error("the same lease")
 	}
+	rounds(a)
+	a.settleInheritance(w.ctx())
 	ttl, err := w.client.Renew().TimeToLive(w.ctx(), old)
 	if err != nil || ttl.TTL > 0 {
 		t.Errorf("the ghost's lease lives: %+v, %v", ttl, err)
 	}
-	rounds(a)
 	w.mustBe(g.ref(), Locked)
 }
 

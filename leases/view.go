@@ -18,7 +18,7 @@ type view struct {
 	proofs      map[string]Stored[Proof]
 	pools       map[string]poolEntry
 	claims      map[Ref]Stored[Claim]
-	locks       map[Ref]int64 // mod revision
+	locks       map[Ref]lock
 	records     map[string]Stored[Record]
 	byKey       map[string][]string // allocation key: etcd keys of its records
 	reaper      string
@@ -39,12 +39,15 @@ type view struct {
 func newView() view {
 	return view{
 		nodes: map[string]Stored[Node]{}, alive: map[string]Stored[Alive]{}, proofs: map[string]Stored[Proof]{},
-		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]int64{},
+		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]lock{},
 		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
 		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{}, strange: map[string]struct{}{}, lostPools: map[string]error{},
 		lastSeen: map[string]time.Time{}, documents: map[string]Document{}, documentLocks: map[string]string{},
 	}
 }
+
+// lock is a key beside a claim: whose session's it is, and when it was written.
+type lock struct{ lease, modRev int64 }
 
 // takenIn is the set of ids of a space that have a claim.
 func (v *view) takenIn(space cluster.Space) idset.Set {
