@@ -128,7 +128,7 @@ func (r *Residue) readKeyUsers(text string) {
 // a uid has are its user keyring and its user session keyring, with nothing in them.
 // The first look of anybody makes them (login, su and sudo by pam_keyinit), and then
 // they stay. The kernel counts the bytes of names, and 4 for the one link that the
-// second has to the first.
+// second has to the first unless somebody cleared it.
 func emptyKeyrings(uid UID, rest string) bool {
 	const keys, bytes = 2, 3 // of the fields: usage, instantiated, in the quota, its bytes
 	f := strings.Fields(rest)
@@ -137,8 +137,8 @@ func emptyKeyrings(uid UID, rest string) bool {
 	}
 	n, _, _ := strings.Cut(f[keys], "/")
 	size, _, _ := strings.Cut(f[bytes], "/")
-	want := len("_uid.\x00_uid_ses.\x00") + 2*len(uid.String()) + 4
-	return f[1] == "2/2" && n == "2" && size == strconv.Itoa(want)
+	names := len("_uid.\x00_uid_ses.\x00") + 2*len(uid.String())
+	return f[1] == "2/2" && n == "2" && (size == strconv.Itoa(names) || size == strconv.Itoa(names+4))
 }
 
 // readSysV reads one of /proc/sysvipc by its headings: columns differ by kind.

@@ -13,6 +13,7 @@ import (
 const keyUsers = `    0:    10 9/9 4/1000000 61/25000000
 70001:     3 3/3 3/200 63/20000
 70007:     2 2/2 2/200 30/20000
+70006:     2 2/2 2/200 26/20000
 70008:     2 2/2 2/200 31/20000
 70009:     1 1/1 1/200 30/20000
 70010:     2 2/2
@@ -52,12 +53,12 @@ func TestResidueOf(t *testing.T) {
 		{70001, 1, "keys in the kernel (/proc/key-users)"},
 		{70002, 1, "System V shm 32"},
 		{70003, 1, "System V shm 33 that it created"},
+		{70006, 1, `an entry in /etc/subuid ("70006")`},
 		{70007, 1, ""},
 		{70008, 1, "keys in the kernel (/proc/key-users)"},
 		{70009, 1, "keys in the kernel (/proc/key-users)"},
 		{70010, 1, "keys in the kernel (/proc/key-users)"},
 		{70005, 1, `an entry in /etc/passwd ("joe")`},
-		{70006, 1, `an entry in /etc/subuid ("70006")`},
 		{70000, 2, "keys in the kernel (/proc/key-users) of 70001"},
 		{100000, 1, ""},
 		{4294967294, 2, ""},
@@ -116,7 +117,7 @@ func TestResidueClean(t *testing.T) {
 	}{
 		{70000, 16, false, false, nil, false},
 		{70000, 7, true, false, []string{"shm 32", "shm 33", "/dev/shm/x"}, true},
-		{70000, 8, false, true, []string{"keys 70001", "keys 70007"}, true},
+		{70000, 8, false, true, []string{"keys 70001", "keys 70006", "keys 70007"}, true},
 		{70002, 1, true, true, []string{"shm 32", "/dev/shm/x"}, true},
 		{70011, 1, true, true, nil, false},
 	} {

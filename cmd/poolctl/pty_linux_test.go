@@ -280,7 +280,7 @@ func TestShownToTheEnd(t *testing.T) {
 	s.shows("outer> ")
 	s.types("runas 71016 sh -c 'seq 20000; echo th''e end'\n")
 	s.shows("\r\n20000\r\nthe end\r\n")
-	s.shows("code 0, left false")
+	s.shows("code 0, left false\r\nouter> ")
 	s.types("echo piped | runas 71016 cat; seq 3 | runas 71016 sh -c 'cat >/dev/tty'\n")
 	s.shows("\npiped\r\n")
 	s.shows("\n1\r+\n2\r+\n3\r+\n")
