@@ -194,12 +194,12 @@ func TestSuspendAndResume(t *testing.T) {
 	s.types("\x1a")
 	s.shows("Stopped")
 	s.runs(71010, "sleep", "T")
-	s.types("echo at the prompt; stty -a | grep -c ' icanon'\n")
-	s.shows("\nat the prompt\r\n1\r\n")
+	s.types("echo at the pr''ompt; stty -a | grep -c ' icanon'\n")
+	s.shows("at the prompt\r\n1\r\n")
 	s.types("bg\n")
 	s.runs(71010, "sleep", "S")
-	s.types("echo prompt again\n")
-	s.shows("\nprompt again\r\n")
+	s.types("echo prompt ag''ain\n")
+	s.shows("prompt again\r\n")
 	s.types("fg\n")
 	s.shows("runas 71010")
 	s.waits("it reads the keys", func() bool {
@@ -258,8 +258,8 @@ func TestTerminalIsNotTypedInto(t *testing.T) {
 		t.Skip("the kernel lets nobody type in (dev.tty.legacy_tiocsti)")
 	}
 	s.shows("injected: not found")
-	s.types("echo all over\n")
-	s.shows("\nall over\r\n")
+	s.types("echo all o''ver\n")
+	s.shows("all over\r\n")
 	for _, how := range []string{"", " <&-", " </dev/null 2>/dev/null", " </dev/null 2>/dev/null | cat"} {
 		s.types("runas 71014 " + s.dir + "/typein" + how + "; echo its e''nd\n")
 		s.shows("its end\r\n")
@@ -281,7 +281,7 @@ func TestShownToTheEnd(t *testing.T) {
 	s.types("runas 71016 sh -c 'seq 20000; echo th''e end'\n")
 	s.shows("\r\n20000\r\nthe end\r\n")
 	s.shows("code 0, left false\r\nouter> ")
-	s.types("echo piped | runas 71016 cat; seq 3 | runas 71016 sh -c 'cat >/dev/tty'\n")
-	s.shows("\npiped\r\n")
-	s.shows("\n1\r+\n2\r+\n3\r+\n")
+	s.types("echo pi''ped | runas 71016 cat; seq 3 | runas 71016 sh -c 'cat >/dev/tty'\n")
+	s.shows("piped\r\n")
+	s.shows("1\r+\n2\r+\n3\r+\n")
 }
