@@ -67,17 +67,49 @@ func clearKeyring(s seam.Seam, uid uidpool.UID) error {
 func HelperMain() int {
 	// The agent's session keyring came along; the thread that leaves it is this.
 	runtime.LockOSThread()
-	if _, err := unix.KeyctlJoinSessionKeyring(""); err != nil {
+	// Anonymous, which is no name rather than an empty one.
+	if _, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "new session keyring:", err)
+		return 1
+	}
+	rings, err := userKeyrings()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	for _, ring := range []int{unix.KEY_SPEC_USER_SESSION_KEYRING, unix.KEY_SPEC_USER_KEYRING} {
+	for _, ring := range rings {
 		for _, what := range []int{unix.KEYCTL_CLEAR, unix.KEYCTL_INVALIDATE} {
-			if _, err := unix.KeyctlInt(what, ring, 0, 0, 0); err != nil && !errors.Is(err, unix.ENOKEY) {
-				fmt.Fprintln(os.Stderr, what, ring, err)
+			if _, err := unix.KeyctlInt(what, ring, 0, 0, 0); err != nil {
+				fmt.Fprintf(os.Stderr, "keyctl %d of keyring %d: %v\n", what, ring, err)
 				return 1
 			}
 		}
 	}
 	return 0
+}
+
+// keyctlGetPersistent is KEYCTL_GET_PERSISTENT, which package unix does not name.
+const keyctlGetPersistent = 22
+
+// userKeyrings are the keyrings that the kernel keeps by the number of this user.
+// All by their serials, before any is taken away: to name one by what it is for
+// makes those that are gone.
+func userKeyrings() ([]int, error) {
+	var rings []int
+	for _, which := range []int{unix.KEY_SPEC_USER_KEYRING, unix.KEY_SPEC_USER_SESSION_KEYRING} {
+		ring, err := unix.KeyctlGetKeyringID(which, false)
+		if err != nil {
+			return nil, fmt.Errorf("find user keyring %d: %w", which, err)
+		}
+		rings = append(rings, ring)
+	}
+	// Kerberos has its tickets there; by the session keyring it is at hand.
+	ring, err := unix.KeyctlInt(keyctlGetPersistent, os.Getuid(), unix.KEY_SPEC_SESSION_KEYRING, 0, 0)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return rings, nil // a kernel without
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the persistent keyring: %w", err)
+	}
+	return append(rings, ring), nil
 }

@@ -19,6 +19,9 @@ type Leftover struct {
 	Count uint32
 	// RemoveIPC and ClearKeyring say what to remove.
 	RemoveIPC, ClearKeyring bool
+	// ClearsKeyring says that to their pool a user keyring is something left even if
+	// it is empty.
+	ClearsKeyring bool
 }
 
 const (
@@ -71,8 +74,10 @@ func (a *Allocator) leftovers(seen *observation, p *Proof) ([]Leftover, map[Ref]
 				continue
 			}
 			l := Leftover{Ref: ref, Count: c.Val.Count}
+			pool := v.pools[c.Val.Pool].Val
+			l.ClearsKeyring = pool != nil && pool.ClearKeyring
 			said := cleared[ref] == c.ModRev || (own != nil && own.Revision >= c.ModRev && !own.lists(ref, c.Val.Count))
-			if pool := v.pools[c.Val.Pool].Val; pool != nil && !said && a.mayClean(c, pool, seen) {
+			if pool != nil && !said && a.mayClean(c, pool, seen) {
 				l.RemoveIPC, l.ClearKeyring = pool.RemoveIPC, pool.ClearKeyring
 			}
 			ids, revs[ref] = append(ids, l), c.ModRev
@@ -110,11 +115,14 @@ func (a *Allocator) inspectLeft(seen *observation, p *Proof) {
 // behind: then it goes through quarantine, where it is told, or removed.
 func (a *Allocator) leavesSomething(p *plan) bool {
 	var ids []Leftover
-	for _, e := range p.edits {
-		if !e.ref.vlan() {
-			ids = append(ids, Leftover{Ref: e.ref, Count: e.after.Count})
+	a.mirror.read(func(v *view) {
+		for _, e := range p.edits {
+			if !e.ref.vlan() {
+				pool := v.pools[e.after.Pool].Val
+				ids = append(ids, Leftover{Ref: e.ref, Count: e.after.Count, ClearsKeyring: pool != nil && pool.ClearKeyring})
+			}
 		}
-	}
+	})
 	return len(a.residue(ids)) > 0
 }
 

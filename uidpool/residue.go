@@ -27,7 +27,9 @@ type Residue struct {
 	// Found says what, by uid, in words.
 	Found map[UID][]string
 	// IPC, Shared (files of /dev/shm and /dev/mqueue) and Keyrings are those that a
-	// [Cleaner] can remove.
+	// [Cleaner] can remove. A keyring is true if it was found to be more than the
+	// two that the kernel makes for whoever asks, empty as they were made: those are
+	// no residue but to a pool that clears keyrings.
 	IPC      []IPCObject
 	Shared   map[UID][]string
 	Keyrings map[UID]bool
@@ -54,6 +56,13 @@ func (r *Residue) add(uid UID, format string, args ...any) {
 // of says what is left of the ids of a claim, "" if nothing.
 func (r *Residue) of(l leases.Leftover) string {
 	parts := slices.Clone(r.Doubt)
+	if l.ClearsKeyring {
+		for _, uid := range idsWithin(r.Keyrings, l) {
+			if !r.Keyrings[uid] {
+				parts = append(parts, "user keyrings of "+uid.String())
+			}
+		}
+	}
 	for _, uid := range idsWithin(r.Found, l) {
 		for _, what := range r.Found[uid] {
 			if l.Count > 1 {
@@ -104,13 +113,32 @@ func (r *Residue) clean(l leases.Leftover, by Cleaner) bool {
 // readKeyUsers reads /proc/key-users: a line for each uid that has keys.
 func (r *Residue) readKeyUsers(text string) {
 	for line := range strings.Lines(text) {
-		name, _, ok := strings.Cut(strings.TrimSpace(line), ":")
+		name, rest, ok := strings.Cut(strings.TrimSpace(line), ":")
 		uid, err := strconv.ParseUint(name, 10, 32)
 		if ok && err == nil && uid != 0 {
-			r.Keyrings[UID(uid)] = true
-			r.add(UID(uid), "keys in the kernel (/proc/key-users)")
+			r.Keyrings[UID(uid)] = !emptyKeyrings(UID(uid), rest)
+			if r.Keyrings[UID(uid)] {
+				r.add(UID(uid), "keys in the kernel (/proc/key-users)")
+			}
 		}
 	}
+}
+
+// emptyKeyrings tells from the rest of its line of /proc/key-users whether all that
+// a uid has are its user keyring and its user session keyring, with nothing in them.
+// The first look of anybody makes them (login, su and sudo by pam_keyinit), and then
+// they stay. The kernel counts the bytes of names, and 4 for the one link that the
+// second has to the first unless somebody cleared it.
+func emptyKeyrings(uid UID, rest string) bool {
+	const keys, bytes = 2, 3 // of the fields: usage, instantiated, in the quota, its bytes
+	f := strings.Fields(rest)
+	if len(f) <= bytes {
+		return false
+	}
+	n, _, _ := strings.Cut(f[keys], "/")
+	size, _, _ := strings.Cut(f[bytes], "/")
+	names := len("_uid.\x00_uid_ses.\x00") + 2*len(uid.String())
+	return f[1] == "2/2" && n == "2" && (size == strconv.Itoa(names) || size == strconv.Itoa(names+4))
 }
 
 // readSysV reads one of /proc/sysvipc by its headings: columns differ by kind.

@@ -11,7 +11,12 @@ import (
 )
 
 const keyUsers = `    0:    10 9/9 4/1000000 61/25000000
-70001:     2 2/2 2/200 30/20000
+70001:     3 3/3 3/200 63/20000
+70007:     2 2/2 2/200 30/20000
+70006:     2 2/2 2/200 26/20000
+70008:     2 2/2 2/200 31/20000
+70009:     1 1/1 1/200 30/20000
+70010:     2 2/2
 garbage
 `
 
@@ -48,8 +53,12 @@ func TestResidueOf(t *testing.T) {
 		{70001, 1, "keys in the kernel (/proc/key-users)"},
 		{70002, 1, "System V shm 32"},
 		{70003, 1, "System V shm 33 that it created"},
-		{70005, 1, `an entry in /etc/passwd ("joe")`},
 		{70006, 1, `an entry in /etc/subuid ("70006")`},
+		{70007, 1, ""},
+		{70008, 1, "keys in the kernel (/proc/key-users)"},
+		{70009, 1, "keys in the kernel (/proc/key-users)"},
+		{70010, 1, "keys in the kernel (/proc/key-users)"},
+		{70005, 1, `an entry in /etc/passwd ("joe")`},
 		{70000, 2, "keys in the kernel (/proc/key-users) of 70001"},
 		{100000, 1, ""},
 		{4294967294, 2, ""},
@@ -57,6 +66,14 @@ func TestResidueOf(t *testing.T) {
 		if got := r.of(leftover(c.id, c.count)); got != c.want {
 			t.Errorf("%d*%d: %q; want %q", c.id, c.count, got, c.want)
 		}
+	}
+	l := leftover(70007, 1)
+	if l.ClearsKeyring = true; r.of(l) != "user keyrings of 70007" {
+		t.Errorf("empty keyrings, to a pool that clears them: %q", r.of(l))
+	}
+	l = leftover(70001, 1)
+	if l.ClearsKeyring = true; r.of(l) != "keys in the kernel (/proc/key-users)" {
+		t.Errorf("keys, to a pool that clears them: %q", r.of(l))
 	}
 }
 
@@ -99,10 +116,10 @@ func TestResidueClean(t *testing.T) {
 		did       bool
 	}{
 		{70000, 16, false, false, nil, false},
-		{70000, 16, true, false, []string{"shm 32", "shm 33", "/dev/shm/x"}, true},
-		{70000, 16, false, true, []string{"keys 70001"}, true},
+		{70000, 7, true, false, []string{"shm 32", "shm 33", "/dev/shm/x"}, true},
+		{70000, 8, false, true, []string{"keys 70001", "keys 70006", "keys 70007"}, true},
 		{70002, 1, true, true, []string{"shm 32", "/dev/shm/x"}, true},
-		{70009, 1, true, true, nil, false},
+		{70011, 1, true, true, nil, false},
 	} {
 		l := leftover(c.id, c.count)
 		l.RemoveIPC, l.ClearKeyring = c.ipc, c.keys

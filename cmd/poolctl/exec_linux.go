@@ -215,7 +215,7 @@ func (c *child) forward(ctx context.Context) error {
 					continue
 				}
 			case unix.SIGCONT:
-				c.tty.enter() // perhaps in the foreground now
+				c.tty.take() // perhaps in the foreground now
 			case unix.SIGTSTP:
 				if c.stop() {
 					continue
@@ -291,7 +291,7 @@ func (c *child) wait(all bool) (code int, left bool) {
 			ended, code = true, exitSignal+int(ws.Signal())
 		}
 		if ended {
-			c.tty.restore() // the keys are ours again, for what is waited for
+			c.tty.keysBack() // for what is waited for
 		}
 	}
 }

@@ -25,8 +25,9 @@ type pty struct {
 	// it keeps its signal keys and its output processing.
 	whole bool
 
-	mu    sync.Mutex // guards the field below
+	mu    sync.Mutex // guards the fields below
 	saved *unix.Termios
+	wants bool // what is typed is the command's whenever we are in the foreground
 }
 
 // isTerminal reports whether an open file is a terminal.
@@ -122,14 +123,27 @@ func (t *pty) foreground() bool {
 	return err == nil && group == unix.Getpgrp()
 }
 
-// enter makes our terminal pass on what is typed, if we are in its foreground.
+// enter makes our terminal pass on what is typed, while we are in its foreground
+// and until restore.
 func (t *pty) enter() {
-	if t == nil || !t.typed || !t.foreground() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	t.wants = true
+	t.mu.Unlock()
+	t.take()
+}
+
+// take does what enter asked for, once we are in the foreground: a shell tells
+// nobody whom it puts there if he runs already.
+func (t *pty) take() {
+	if t == nil || !t.typed {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.saved != nil {
+	if !t.wants || t.saved != nil || !t.foreground() {
 		return
 	}
 	modes, err := unix.IoctlGetTermios(0, unix.TCGETS)
@@ -150,6 +164,25 @@ func (t *pty) enter() {
 	}
 }
 
+// keysBack ends the passing on of what is typed. What the command wrote is still
+// shown as it wrote it.
+func (t *pty) keysBack() {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wants = false
+	if t.saved == nil || !t.foreground() {
+		return
+	}
+	modes := *t.saved
+	if t.whole {
+		modes.Oflag &^= unix.OPOST
+	}
+	_ = unix.IoctlSetTermios(0, unix.TCSETS, &modes)
+}
+
 // restore makes our terminal what it was.
 func (t *pty) restore() {
 	if t == nil {
@@ -157,6 +190,7 @@ func (t *pty) restore() {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.wants = false
 	if t.saved == nil {
 		return
 	}
@@ -170,7 +204,7 @@ func (t *pty) restore() {
 func (t *pty) passing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.saved != nil
+	return t.wants && t.saved != nil
 }
 
 // relay passes on what is typed and what is shown until ctx ends, and then shows
@@ -191,13 +225,14 @@ func (t *pty) relay(ctx context.Context, suspend func() bool) error {
 	in := true
 	buf := make([]byte, 4096)
 	for {
+		t.take()
 		fds := []unix.PollFd{{Fd: int32(t.master), Events: unix.POLLIN}, {Fd: int32(wake[0]), Events: unix.POLLIN}, {Fd: -1, Events: unix.POLLIN}}
 		if len(pending) > 0 {
 			fds[0].Events |= unix.POLLOUT
 		} else if in && t.passing() {
 			fds[2].Fd = 0
 		}
-		// Not for ever: it is a signal that begins and ends the passing on.
+		// Not for ever: nothing that is read tells that we are in the foreground.
 		if _, err := unix.Poll(fds, 100); err != nil && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("relay the terminal: %w", err)
 		} else if err != nil {
