@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -159,9 +160,30 @@ func (t *pty) take() {
 		raw.Oflag &^= unix.OPOST
 	}
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	if unix.IoctlSetTermios(0, unix.TCSETS, &raw) == nil {
-		t.saved = modes
+	unstopped(func() {
+		switch err := unix.IoctlSetTermios(0, unix.TCSETS, &raw); {
+		case err != nil:
+		case t.foreground():
+			t.saved = modes
+		default: // it was taken from us in between
+			_ = unix.IoctlSetTermios(0, unix.TCSETS, modes)
+		}
+	})
+}
+
+// unstopped runs f on a thread that the kernel does not stop for using our terminal
+// from the background: a shell may take it from us at any moment.
+func unstopped(f func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var block, was unix.Sigset_t
+	for _, s := range []unix.Signal{unix.SIGTTOU, unix.SIGTTIN} {
+		block.Val[(s-1)/64] |= 1 << (uint(s-1) % 64)
 	}
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &block, &was) == nil {
+		defer func() { _ = unix.PthreadSigmask(unix.SIG_SETMASK, &was, nil) }()
+	}
+	f()
 }
 
 // keysBack ends the passing on of what is typed. What the command wrote is still
@@ -204,7 +226,7 @@ func (t *pty) restore() {
 func (t *pty) passing() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.wants && t.saved != nil
+	return t.wants && t.saved != nil && t.foreground()
 }
 
 // relay passes on what is typed and what is shown until ctx ends, and then shows
@@ -248,8 +270,10 @@ func (t *pty) relay(ctx context.Context, suspend func() bool) error {
 			}
 		}
 		if fds[2].Revents != 0 {
-			n, err := unix.Read(0, buf)
-			in = n > 0 || errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)
+			var n int
+			var err error
+			unstopped(func() { n, err = unix.Read(0, buf) })
+			in = n > 0 || errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EIO)
 			pending = t.withoutSuspend(slices.Clone(buf[:max(n, 0)]), suspend)
 		}
 		if ctx.Err() != nil && !shown {

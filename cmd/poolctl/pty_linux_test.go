@@ -162,6 +162,13 @@ func (s *screenTest) waits(what string, cond func() bool) {
 // runs waits until a command runs under the uid in that state.
 func (s *screenTest) runs(uid uint32, comm, state string) {
 	s.t.Helper()
+	s.t.Cleanup(func() { // the next test under the uid must not find it
+		if usage, err := uidpool.Probe(uidpool.UID(uid)); err == nil {
+			for _, p := range usage.By {
+				_ = unix.Kill(p.PID, unix.SIGKILL)
+			}
+		}
+	})
 	s.waits(comm+" runs under the uid in state "+state, func() bool {
 		usage, err := uidpool.Probe(uidpool.UID(uid))
 		if err != nil {
