@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -291,10 +292,9 @@ func FuzzProblemAnswer(f *testing.F) {
 // done; that the second was not served says nothing of it.
 func TestARepetitionSettlesNothingByNotBeingServed(t *testing.T) {
 	for _, second := range []problem.Code{problem.CodeUnavailable, problem.CodeFenced, problem.CodeKeyConflict, problem.CodeExhausted} {
-		first := true
+		var sent atomic.Int64
 		w := newWire(t, func(w http.ResponseWriter, _ *http.Request) {
-			if first {
-				first = false
+			if sent.Add(1) == 1 {
 				panic(http.ErrAbortHandler)
 			}
 			refuse(w, problem.New(second, "x"))

@@ -64,14 +64,14 @@ func TestInstall(t *testing.T) {
 	hub := newMachine(t, "etcd1")
 	machines := map[string]*machine{"m1": newMachine(t, "m1"), "m2": newMachine(t, "m2")}
 	connect(t, hub, machines["m1"], machines["m2"])
-	hub.put(etcd, "/root/etcd", 0o755)
-	hub.must("setsid ./etcd --data-dir /root/etcd.data --listen-client-urls http://10.79.0.1:2379 --advertise-client-urls http://10.79.0.1:2379 " +
+	hub.put(etcd, "/srv/etcd", 0o755)
+	hub.must("setsid ./etcd --data-dir /srv/etcd.data --listen-client-urls http://10.79.0.1:2379 --advertise-client-urls http://10.79.0.1:2379 " +
 		"--listen-peer-urls http://127.0.0.1:2380 </dev/null >etcd.log 2>&1 & " +
 		"until curl -s http://10.79.0.1:2379/health | grep -q true; do kill -0 $! || { cat etcd.log; exit 1; }; sleep 0.1; done")
 	for _, m := range machines {
 		m.must("echo '10.79.0.1 etcd1' >>/etc/hosts")
 		m.must("rm -f /usr/bin/poolagent /usr/bin/poolctl")
-		m.put(deb, "/root/"+filepath.Base(deb), 0o644)
+		m.put(deb, "/srv/"+filepath.Base(deb), 0o644)
 		// A namespace is what this machine is made of, and the agent is told so.
 		m.must("echo IDPOOL_ACCEPT_PID_NAMESPACE=true >/etc/default/poolagent")
 		m.put("testdata/systemctl", "/usr/local/bin/systemctl", 0o755)

@@ -82,9 +82,9 @@ func newMachine(t *testing.T, name string) *machine {
 	return m
 }
 
-// sh runs a shell command in the machine as its administrator would, in /root.
+// sh runs a shell command in the machine as its administrator would, in /srv.
 func (m *machine) sh(command string) (string, error) {
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(m.pid), "-n", "-m", "-u", "-i", "-p", "-r", "-w", "sh", "-c", "cd /root && "+command)
+	cmd := exec.Command("nsenter", "-t", strconv.Itoa(m.pid), "-n", "-m", "-u", "-i", "-p", "-r", "-w", "sh", "-c", "cd /srv && "+command)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
