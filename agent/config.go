@@ -343,6 +343,3 @@ func (c Config) cluster(endpoints []string, files cluster.TLSConfig) cluster.Con
 func (c Config) embed() embed.Config {
 	return embed.Config{Dir: c.Data, ListenClient: c.EmbeddedListen, TLS: c.TLS}
 }
-
-// gather makes one refusal of several, nil of none.
-func gather(errs []error) error { return problem.Gather(errs) }

@@ -43,7 +43,7 @@ func defineInventory(b api.Inventory) (inventoryDefinition, error) {
 		}
 	}
 	faults = append(faults, d.setPolicy(b.InventoryPolicy)...)
-	return d, gather(dropNil(faults))
+	return d, problem.Gather(dropNil(faults))
 }
 
 // changeInventory applies a patch: add, then remove, then what replaces; nothing
@@ -72,7 +72,7 @@ func changeInventory(p *leases.Pool, b api.InventoryPatch) error {
 		faults = append(faults, d.edit(b)...)
 	}
 	faults = append(faults, d.setPolicy(b.InventoryPolicy)...)
-	if err := gather(dropNil(faults)); err != nil {
+	if err := problem.Gather(dropNil(faults)); err != nil {
 		return err
 	}
 	d.apply(p)

@@ -33,7 +33,7 @@ func define(b api.Pool) (definition, error) {
 	d.ranges, err = parseGrantable(b.Ranges, exclude)
 	faults = append(faults, err)
 	faults = append(faults, setPolicy(&d.policy, b.PoolPolicy)...)
-	return d, gather(dropNil(faults))
+	return d, problem.Gather(dropNil(faults))
 }
 
 // change applies a patch: add, then remove, then what replaces; nothing is
@@ -62,7 +62,7 @@ func change(p *leases.Pool, b api.PoolPatch) error {
 	}
 	policy := p.Policy
 	faults = append(faults, setPolicy(&policy, b.PoolPolicy)...)
-	if err := gather(dropNil(faults)); err != nil {
+	if err := problem.Gather(dropNil(faults)); err != nil {
 		return err
 	}
 	// What an exclusion made bearable must not come back when it goes.

@@ -24,15 +24,15 @@ type machine struct {
 const boot = `set -e
 mount --make-rprivate /
 mount -t tmpfs machine "$1"
-mkdir "$1/upper" "$1/work" "$1/root"
-mount -t overlay machine -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/root"
-mount -t proc proc "$1/root/proc"
-mount --rbind /dev "$1/root/dev"
-mount -t tmpfs run "$1/root/run"
-mkdir -p "$1/root/run/lock" "$1/root/tmp"
+mkdir "$1/upper" "$1/work" "$1/top"
+mount -t overlay machine -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" "$1/top"
+mount -t proc proc "$1/top/proc"
+mount --rbind /dev "$1/top/dev"
+mount -t tmpfs run "$1/top/run"
+mkdir -p "$1/top/run/lock" "$1/top/tmp"
 hostname "$2"
 ip link set lo up
-exec chroot "$1/root" sh -c 'echo up; exec sleep infinity'
+exec chroot "$1/top" sh -c 'echo up; exec sleep infinity'
 `
 
 // needMachines skips where there can be none.
