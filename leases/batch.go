@@ -320,6 +320,10 @@ func (b *batcher) attempt(ctx context.Context, g *guard, batch []*child) (*clien
 		for j, key := range c.gets {
 			gets[j] = clientv3.OpGet(key)
 		}
+		if c.settles() {
+			then[i] = clientv3.OpTxn(nil, gets, nil)
+			continue
+		}
 		then[i] = clientv3.OpTxn(c.cmps, puts, gets)
 	}
 	return b.send(ctx, g.compares(k, n), then, []clientv3.Op{clientv3.OpGet(k.Meta()), clientv3.OpGet(k.Alive(n)), clientv3.OpGet(k.Node(n))})
@@ -334,14 +338,14 @@ func value(r *pb.ResponseOp) []byte {
 	return nil
 }
 
-// distribute tells each child its result. A refused child whose writes stand in
-// etcd to the byte was applied by an earlier attempt (rule 18).
+// distribute tells each child its result. A child that was refused, or only read,
+// and whose writes stand in etcd to the byte was applied by an earlier attempt (rule 18).
 func (b *batcher) distribute(batch []*child, resp *clientv3.TxnResponse) {
 	b.onWrite(resp.Header.Revision)
 	for i, c := range batch {
 		sub := resp.Responses[i].GetResponseTxn()
-		r := childResult{applied: sub.Succeeded, revision: resp.Header.Revision}
-		if !sub.Succeeded {
+		r := childResult{applied: sub.Succeeded && !c.settles(), revision: resp.Header.Revision}
+		if !r.applied {
 			r.found = map[string]cluster.KV{}
 			for _, got := range sub.Responses {
 				for _, kv := range got.GetResponseRange().GetKvs() {

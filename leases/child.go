@@ -2,8 +2,10 @@ package leases
 
 import (
 	"bytes"
+	"slices"
 	"sync/atomic"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/idpool/idpool/cluster"
@@ -71,6 +73,23 @@ func fits(part []*child, c *child) bool {
 const maxOps = 126
 
 func (c *child) cost() int { return max(len(c.cmps), len(c.puts), len(c.gets)) }
+
+// settles tells whether the next attempt only reads what became of an earlier one,
+// which had no answer and can be applied no more. What that one may have created can be
+// over by now, and would be created a second time under a token that has ended: a key
+// that must be absent looks the same once it is deleted, while any other compare rests
+// on bytes that no write repeats.
+func (c *child) settles() bool {
+	return c.tried && slices.ContainsFunc(c.puts, func(p put) bool {
+		return p.value != nil && (!p.leased || p.sure) && slices.ContainsFunc(c.cmps, p.creates)
+	})
+}
+
+// creates tells whether a compare says that the key must be absent.
+func (p put) creates(cmp clientv3.Cmp) bool {
+	absent, ok := cmp.GetCompare().GetTargetUnion().(*pb.Compare_CreateRevision)
+	return ok && absent.CreateRevision == 0 && string(cmp.KeyBytes()) == p.key
+}
 
 func overlaps(keys map[string]bool, c *child) bool {
 	for _, p := range c.puts {

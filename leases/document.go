@@ -195,7 +195,7 @@ func (a *Allocator) ChangeDocument(ctx context.Context, point string, ch Documen
 			return Document{}, r.err
 		case r.applied:
 			return Document{Name: ch.Name, Raw: ch.After, ModRev: r.revision, Since: time.Now(), Lock: lockAfter(ch.Lock)}, nil
-		case !d.stands(a.keys, r.found):
+		case c.settles() || !d.stands(a.keys, r.found):
 			a.reach(ctx, r.revision, time.Second)
 			return Document{}, ErrChanged
 		}

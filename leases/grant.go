@@ -157,8 +157,8 @@ func (a *Allocator) take(ctx context.Context, req GrantRequest, picks []picked) 
 		if err := beside(r); err != nil {
 			return nil, err
 		}
-		if c.tried && req.Document != nil && req.Document.Before == nil {
-			return nil, a.unknownGrant(req, picks, errors.New("it was written, or its VLANs were taken first"))
+		if c.settles() && req.Document != nil {
+			return nil, ErrChanged // the next attempt writes under tokens of its own
 		}
 		if c.tried && req.Key == "" && req.Document == nil { // applied once and changed since: not what is answered
 			a.addOrphan(orphan{refsOf(picks), token, req.Requester.ID})

@@ -185,6 +185,46 @@ func TestTrace07UnknownOutcomeCountsAsAlive(t *testing.T) {
 	}
 }
 
+// TestGrantThatEndedIsNotMadeAgain: the grant is applied, its answer is lost, and it is
+// released and freed before the repeat. The repeat makes another grant, not the same
+// one again: its token has ended.
+func TestGrantThatEndedIsNotMadeAgain(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a, b := w.node("n1"), w.node("n2")
+	a.pool("p", "1000")
+	b.sync()
+	ended := ""
+	between := func() {
+		a.net.set(func() { a.net.before = nil })
+		b.sync()
+		ended = w.claim(uid(1000)).Token
+		if _, _, err := b.Release(w.ctx(), Release{Refs: []Ref{uid(1000)}, Token: ended, Whole: true, By: "op"}); err != nil {
+			t.Error(err)
+		}
+		a.m.die("r")
+		rounds(a, b)
+		rounds(a, b)
+		w.mustBe(uid(1000), Free)
+		a.m.born("r")
+	}
+	a.net.set(func() {
+		a.net.lose = 1
+		a.net.before = func() {
+			if a.net.lost() {
+				between()
+			}
+		}
+	})
+	g := a.get(a.m.born("r"))
+	if ended == "" || g.Token == ended {
+		t.Errorf("the first attempt's token %q, the grant's %q", ended, g.Token)
+	}
+	if c := w.claim(g.ref()); c.Token != g.Token || c.State != Locked {
+		t.Errorf("the claim is %+v, the grant %+v", c, g)
+	}
+}
+
 // lost tells whether the answer to lose has been lost.
 func (n *network) lost() bool {
 	n.mu.Lock()

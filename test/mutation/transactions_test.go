@@ -36,6 +36,13 @@ var transactions = []mutation{
 		caught: []string{"leases.TestVLANRegressionCooldownSkipped"},
 	},
 	{
+		name: "grant-made-twice", rule: "P5", without: "the look instead of a repeat, after an attempt of a grant without an answer",
+		file:   "leases/child.go",
+		old:    `	return c.tried && slices.ContainsFunc(`,
+		new:    `	return !c.tried && c.tried && slices.ContainsFunc(`,
+		caught: []string{"leases.TestGrantThatEndedIsNotMadeAgain"},
+	},
+	{
 		name: "key-used-twice", rule: "P4", without: "the compare of a grant that its key is unused",
 		file:   "leases/grant.go",
 		old:    `		c.cmps = append(c.cmps, clientv3.Compare(clientv3.CreateRevision(record), "=", 0))` + "\n",
