@@ -30,8 +30,6 @@ type found struct {
 	certFile, keyFile bool
 }
 
-func (f found) there() bool { return f.certFile || f.keyFile }
-
 // contents are a directory's files, by name.
 type contents map[string]found
 
