@@ -34,7 +34,7 @@ func StartSecure(t testing.TB, n int) *Secure {
 		all := configs(t, dir, n)
 		for i := range all {
 			all[i].TLS = s.TLS(fmt.Sprintf("m%d", i))
-			all[i].ListenClient = "https://" + freeAddress(t)
+			all[i].ListenClient, all[i].NoSocket = "https://"+freeAddress(t), true
 			if n == 1 {
 				continue
 			}
@@ -44,9 +44,6 @@ func StartSecure(t testing.TB, n int) *Secure {
 		}
 		return all
 	})
-	for i, m := range s.members {
-		s.endpoints[i] = m.Endpoints()[1]
-	}
 	return s
 }
 
