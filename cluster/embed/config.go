@@ -19,6 +19,9 @@ type Config struct {
 	// http://IP:PORT or https://IP:PORT, so that other agents can join. Port 0
 	// takes a free one. The Unix socket is always there.
 	ListenClient string
+	// NoSocket leaves the Unix socket away, where clients show no certificate: for
+	// tests, of an etcd that knows its clients by theirs.
+	NoSocket bool
 	// TLS is the server's certificate for https listeners; with a CAFile, clients
 	// must show a certificate that it signed. ServerName is not used.
 	TLS cluster.TLSConfig
@@ -27,10 +30,12 @@ type Config struct {
 	// Token is the cluster's token at first boot; if empty, a random one is made
 	// and kept beside the data. Members of one cluster need the same.
 	Token string
-	// ListenPeer is this member's http://IP:PORT for other members, who talk
-	// without TLS: for tests. If empty the server is a cluster of one and opens no
-	// peer port.
+	// ListenPeer is this member's http://IP:PORT or https://IP:PORT for other members:
+	// for tests. If empty the server is a cluster of one and opens no peer port.
 	ListenPeer string
+	// PeerTLS is the certificate for an https ListenPeer, on both sides of it. Members
+	// must show one that CAFile signed and whose common name is in Members.
+	PeerTLS cluster.TLSConfig
 	// Members maps the name of every first member, this one too, to its
 	// ListenPeer. Needed with ListenPeer.
 	Members map[string]string
@@ -72,6 +77,9 @@ func (c Config) Validate() error {
 	if !secure && c.TLS != (cluster.TLSConfig{}) {
 		return invalid("TLS files are set but no listener is https: use https listeners or drop the files")
 	}
+	if c.NoSocket && c.ListenClient == "" {
+		return invalid("there is neither a socket nor a listener: name one")
+	}
 	return c.validatePeers()
 }
 
@@ -93,10 +101,12 @@ func (c Config) validatePeers() error {
 		}
 		return nil
 	}
-	if u, err := parseListener(c.ListenPeer); err != nil {
+	u, err := parseListener(c.ListenPeer)
+	if err != nil {
 		return err
-	} else if u.Scheme != "http" {
-		return invalid("peer listener %q: peers talk without TLS, use http://IP:PORT", c.ListenPeer)
+	}
+	if full := c.PeerTLS.CAFile != "" && c.PeerTLS.CertFile != "" && c.PeerTLS.KeyFile != ""; (u.Scheme == "https") != full {
+		return invalid("peer listener %q: https goes with a certificate, its key and authorities, and http with none", c.ListenPeer)
 	}
 	if c.Members[c.name()] != c.ListenPeer {
 		return invalid("members lack this one: add %s at %s", c.name(), c.ListenPeer)
