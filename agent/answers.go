@@ -11,6 +11,8 @@ import (
 // done, beside the one that they are registered with.
 var furtherAnswers = map[string][]int{
 	"put-uid-pool":          {http.StatusCreated},
+	"release-uid":           {http.StatusNoContent},
+	"release-uids":          {http.StatusNoContent},
 	"put-vlan-inventory":    {http.StatusCreated},
 	"import-vlan-inventory": {http.StatusCreated},
 	"allocate-vlan":         {http.StatusOK},

@@ -49,6 +49,8 @@ var contractRows = []contractRow{
 	{id: "adopt-uid", ok: ask{path: cForeign + "/adopt", body: `{"holder":"old job"}`}, status: 200, bad: ask{path: cForeign + "/adopt", body: `{"pool":"q"}`}, refusal: 422},
 	{id: "release-uid", ok: ask{path: cOther, match: ":other"}, status: 200, bad: ask{path: cOther}, refusal: 428},
 	{id: "release-uids", ok: ask{path: "/v1/uids?key=u"}, status: 200, bad: ask{path: "/v1/uids"}, refusal: 428},
+	{id: "release-uid", ok: ask{path: cOther, match: ":other"}, status: 204},
+	{id: "release-uids", ok: ask{path: "/v1/uids?key=u"}, status: 204},
 	{id: "reserve-uids", ok: ask{path: "/v1/reservations", body: `{"ranges":"3900064008","reason":"x"}`}, status: 200, bad: ask{path: "/v1/reservations", body: `{"ranges":"3900064008"}`}, refusal: 422},
 	{id: "list-reservations", ok: ask{path: "/v1/reservations"}, status: 200, bad: ask{path: "/v1/reservations?limit=0"}, refusal: 422},
 	{id: "unreserve-uids", ok: ask{path: "/v1/reservations?ranges=3900064008"}, status: 200, bad: ask{path: "/v1/reservations"}, refusal: 422},

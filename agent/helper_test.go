@@ -133,6 +133,8 @@ func helperMain(kind string) int {
 		return leaveBehind(os.Args[1])
 	case "hold":
 		return holdMain(os.Args[1], os.Args[2])
+	case "close":
+		return closeMain(os.Args[1])
 	case "connect": // so many idle connections, until the end of its input
 		return connectMain(os.Args[1], os.Args[2])
 	case "call": // one call a line: METHOD PATH [IF-MATCH [BODY]]; answers STATUS and one line

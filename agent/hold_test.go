@@ -111,31 +111,47 @@ func TestLossArrives(t *testing.T) {
 	n.until(t, us[1].UID(), api.StateFree)
 }
 
+// closeMain is a program that asks for two uids over connections of one client, keeps
+// the first, and closes the client when it is told to.
+func closeMain(socket string) int {
+	c := api.New(api.Options{Agent: socket})
+	hold := api.Hold{Kind: api.HoldConnection}
+	ctx, cancel := context.WithCancel(context.Background())
+	kept, err := c.RequestUID(ctx, api.UIDRequest{Pool: "p", Hold: hold})
+	cancel() // bounds the request, not the hold
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	held, err := c.RequestUID(context.Background(), api.UIDRequest{Pool: "p", Key: "k", Hold: hold})
+	if err == nil {
+		err = kept.Keep(context.Background())
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	fmt.Printf("%s\n%s\n", kept, held)
+	in := bufio.NewScanner(os.Stdin)
+	in.Scan()
+	c.Close()
+	in.Scan()
+	return 0
+}
+
 // TestConnectionEnds: what is held by a closed client goes back, what it confirmed
-// stays.
+// stays. The client is in a session of its own: this one's has what go test starts
+// beside it, and each of that might be a child that the client left.
 func TestConnectionEnds(t *testing.T) {
 	n := single(t, "3900032000-3900032007")
-	c := api.New(api.Options{Agent: n.cfg.Socket})
-	hold := api.Hold{Kind: api.HoldConnection}
-	ctx, cancel := context.WithCancel(t.Context())
-	kept, err := c.RequestUID(ctx, api.UIDRequest{Pool: "p", Hold: hold})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cancel() // bounds the request, not the hold
-	held, err := c.RequestUID(t.Context(), api.UIDRequest{Pool: "p", Key: "k", Hold: hold})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := kept.Keep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if u := n.show(t, held.UID()); u.State != api.StateLocked || u.Hold.Kind != api.HoldConnection {
+	client := spawn(t, "close", 0, 0, nil, n.cfg.Socket)
+	kept, held := uint32(client.number(t)), uint32(client.number(t))
+	if u := n.show(t, held); u.State != api.StateLocked || u.Hold.Kind != api.HoldConnection {
 		t.Errorf("held: %+v", u)
 	}
-	c.Close()
-	n.until(t, held.UID(), api.StateFree)
-	if u := n.show(t, kept.UID()); u.State != api.StateUsed {
+	fmt.Fprintln(client.in)
+	n.until(t, held, api.StateFree)
+	if u := n.show(t, kept); u.State != api.StateUsed {
 		t.Errorf("kept: %s", u.State)
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,7 +27,10 @@ type releaseManyIn struct {
 	PID int    `query:"pid" minimum:"0" doc:"process of this node"`
 }
 
-type releasedOut struct{ Body api.Released }
+type releasedOut struct {
+	Status int
+	Body   api.Released
+}
 
 // release ends the grant that the token names. What carries another token by now
 // is over for the caller, whoever has it: done, and nothing is written (P5).
@@ -63,7 +67,7 @@ func (s *server) release(ctx context.Context, who caller, in *releaseIn) (*relea
 	r := leases.Release{Refs: []leases.Ref{info.Ref}, Token: t, Requester: in.Requester, By: who.name}
 	switch {
 	case in.Requester != "":
-	case who.name != info.Claim.Caller:
+	case who.name != info.Claim.Caller, token(in.IfMatch) == "*": // an operator's word, also about what is its own
 		r.Whole = true
 	default:
 		r.Match = speaksFor(who)
@@ -72,23 +76,40 @@ func (s *server) release(ctx context.Context, who caller, in *releaseIn) (*relea
 }
 
 // nothing is the answer where nothing was left to do.
-func nothing() *releasedOut { return &releasedOut{api.Released{Items: []api.UID{}}} }
+func nothing() *releasedOut {
+	return &releasedOut{http.StatusNoContent, api.Released{Items: []api.UID{}}}
+}
 
-// released ends what r names and shows the ids as they are after it.
+// released ends what r names and shows the ids as they are after it: also where
+// nothing changed, if the grant goes on for requesters that r does not speak for.
 func (c *core) released(ctx context.Context, who caller, r leases.Release) (*releasedOut, error) {
 	held, changed, err := c.engine.Release(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if !changed {
+	if !changed && (r.Requester != "" || !slices.ContainsFunc(held, lives(r.Token))) {
 		return nothing(), nil
 	}
-	out := &releasedOut{api.Released{Changed: true}}
+	out := &releasedOut{http.StatusOK, api.Released{Changed: changed}}
 	u := c.uses(ctx)
 	for _, ref := range r.Refs {
 		out.Body.Items = append(out.Body.Items, c.afterRelease(ctx, who, u, ref, held))
 	}
 	return out, nil
+}
+
+// lives tells whether an id is the grant's of a token still.
+func lives(token string) func(leases.Held) bool {
+	return func(h leases.Held) bool {
+		if h.Claim == nil || h.Claim.Token != token {
+			return false
+		}
+		switch h.Claim.State {
+		case leases.Locked, leases.Used, leases.Idle:
+			return true
+		}
+		return false
+	}
 }
 
 // afterRelease shows one id: as it was left, or free.
@@ -141,8 +162,10 @@ func (c *core) releasePID(ctx context.Context, who caller, pid int) (*releasedOu
 	if err != nil {
 		return nil, err
 	}
-	out := nothing()
-	out.Body.Changed = changed
+	if len(refs) == 0 && !changed {
+		return nothing(), nil
+	}
+	out := &releasedOut{http.StatusOK, api.Released{Items: []api.UID{}, Changed: changed}}
 	u := c.uses(ctx)
 	for _, ref := range refs {
 		out.Body.Items = append(out.Body.Items, c.afterRelease(ctx, who, u, ref, held))

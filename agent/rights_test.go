@@ -222,6 +222,14 @@ func TestOtherProcessesStay(t *testing.T) {
 	if r, err := n.UIDs().Release(t.Context(), uid, g.Token, ""); err != nil || !r.Changed || r.Items[0].State != api.StateLocked {
 		t.Fatalf("released: %+v, %v", r, err)
 	}
+	if r, err := n.UIDs().Release(t.Context(), uid, g.Token, ""); err != nil || r.Changed || len(r.Items) != 1 || r.Items[0].State != api.StateLocked {
+		t.Fatalf("released again: %+v, %v; want unchanged, and that it is locked still", r, err)
+	}
+	// An operator's word is about all of them, whoever asked; it is free once they have
+	// given up.
+	if r, err := n.UIDs().Release(t.Context(), uid, "*", ""); err != nil || !r.Changed || r.Items[0].State != api.StateQuarantined {
+		t.Fatalf("released by an operator: %+v, %v", r, err)
+	}
 	other.kill()
 	n.until(t, uid, api.StateFree)
 }

@@ -74,8 +74,8 @@ func (s *server) uidRoutes() {
 	add(s, huma.Operation{OperationID: "renew-uid", Method: http.MethodPost, Path: "/v1/uids/{uid}/renew", Summary: "Move the end of a ttl hold", Tags: tags}, s.renew)
 	add(s, huma.Operation{OperationID: "join-uid", Method: http.MethodPost, Path: "/v1/uids/{uid}/nodes", Summary: "Add this node to a grant, before anything runs here", Tags: tags}, s.join)
 	add(s, huma.Operation{OperationID: "adopt-uid", Method: http.MethodPost, Path: "/v1/uids/{uid}/adopt", Summary: "Make a grant of a foreign use", Tags: tags}, s.adopt)
-	add(s, huma.Operation{OperationID: "release-uid", Method: http.MethodDelete, Path: "/v1/uids/{uid}", Summary: "End the grant named", Tags: tags}, s.release)
-	add(s, huma.Operation{OperationID: "release-uids", Method: http.MethodDelete, Path: "/v1/uids", Summary: "End the grant of an allocation key, or of a process", Tags: tags}, s.releaseMany)
+	add(s, huma.Operation{OperationID: "release-uid", Method: http.MethodDelete, Path: "/v1/uids/{uid}", Summary: "End the grant named; 204 if it is over", Tags: tags}, s.release)
+	add(s, huma.Operation{OperationID: "release-uids", Method: http.MethodDelete, Path: "/v1/uids", Summary: "End the grant of an allocation key, or of a process; 204 if it is over", Tags: tags}, s.releaseMany)
 }
 
 func (s *server) request(ctx context.Context, who caller, in *requestIn) (*grantOut, error) {

@@ -133,7 +133,7 @@ func (s *UIDsService) ReleasePID(ctx context.Context, pid int) (Released, error)
 
 func (s *UIDsService) release(ctx context.Context, q call) (Released, error) {
 	q.method = http.MethodDelete
-	r := Released{}
+	r := Released{Items: []UID{}} // which is all of a 204
 	_, err := s.c.do(ctx, q, &r)
 	return r, err
 }

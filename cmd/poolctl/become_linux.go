@@ -136,7 +136,7 @@ func verify(uid int, gids []int) error {
 	r, e, s := unix.Getresuid()
 	rg, eg, sg := unix.Getresgid()
 	for _, id := range []int{r, e, s, rg, eg, sg} {
-		if id != uid {
+		if uint32(id) != uint32(uid) { // the kernel's word is signed here: above 2^31 it is negative
 			return fmt.Errorf("the ids are %d %d %d, %d %d %d", r, e, s, rg, eg, sg)
 		}
 	}

@@ -28,7 +28,8 @@ func newReleaseCmd(f *Factory) *cobra.Command {
 again once it is proven that nothing runs under it. Releasing twice succeeds.
 
 By number alone the grant is looked up, and refused while the uid is being handed
-to somebody else.`,
+to somebody else. Other live processes that it was handed to keep their part; an
+operator's --token '*' ends the grant for all of them.`,
 		Args: o.args,
 		RunE: runs(o.run),
 	}
@@ -78,7 +79,7 @@ func (o *releaseOptions) run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if !r.Changed {
+	if !r.Changed && len(r.Items) == 0 {
 		o.f.hint("%s", o.nothing(args))
 	}
 	o.stillHeld(r.Items)
@@ -107,7 +108,8 @@ func (o *releaseOptions) stillHeld(items []api.UID) {
 		switch u.State {
 		case api.StateLocked, api.StateUsed, api.StateIdle:
 			o.f.hint("uid %d is still %s: another process that it was handed to has not ended its part\n"+
-				"  look:  poolctl -o wide uid show %d", u.UID, u.State, u.UID)
+				"  look:                        poolctl -o wide uid show %d\n"+
+				"  operators, for all of them:  poolctl uid release %d --token '*'", u.UID, u.State, u.UID, u.UID)
 		}
 	}
 }

@@ -37,9 +37,8 @@ func runas() {
 	if err != nil {
 		fail(2, err)
 	}
-	o.groups = append(o.groups, strconv.Itoa(int(uid+1)))
-	if uid > 1<<31 || uid == 0 {
-		o.groups = nil
+	if uid != 0 && uid+1 != 0 { // those are for the refusals
+		o.groups = append(o.groups, strconv.FormatUint(uint64(uid+1), 10))
 	}
 	cmd, err := o.command(flags.Args()[1:])
 	if err != nil {

@@ -1,40 +1,52 @@
 package e2e
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/idpool/idpool/api"
 )
 
 // TestDrain: three agents, 64 concurrent requesters each, a pool of 1,000: every
-// uid is granted exactly once, every other request exits 4 and counts the states,
-// and after the release nothing is left.
+// uid is granted exactly once, then each requester's poolctl exits 4 and counts the
+// states, and after the release nothing is left. What is granted is asked for and
+// given back through the client that poolctl has: a process each would cost more
+// than all that it asks for.
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
 	nodes := w.up(3)
 	nodes[0].must("uid", "pool", "set", "jobs", ownRange(1000))
 
 	var mu sync.Mutex
-	holders := map[string][]*node{}
+	type held struct {
+		by    *node
+		token string
+	}
+	holders := map[uint32][]held{}
 	var refusals []ctl
 	var wg sync.WaitGroup
 	for _, n := range nodes {
 		for range 64 {
 			wg.Go(func() {
 				for {
-					r := n.poolctl("uid", "request", "--pool", "jobs", "--hold", "ttl=10m", "-q")
-					mu.Lock()
-					if r.code == 0 {
-						uid := strings.TrimSpace(r.stdout)
-						holders[uid] = append(holders[uid], n)
-						mu.Unlock()
-						continue
+					g, err := n.client.Grant(t.Context(), api.UIDRequest{Pool: "jobs", Hold: api.Hold{Kind: api.HoldTTL, TTL: "10m"}})
+					if err != nil {
+						if !errors.Is(err, api.ErrExhausted) {
+							t.Errorf("a request on %s: %v", n.name, err)
+						}
+						break
 					}
-					refusals = append(refusals, r)
+					mu.Lock()
+					holders[g.Items[0].UID] = append(holders[g.Items[0].UID], held{n, g.Token})
 					mu.Unlock()
-					return
 				}
+				r := n.poolctl("uid", "request", "--pool", "jobs", "--hold", "ttl=10m", "-q")
+				mu.Lock()
+				defer mu.Unlock()
+				refusals = append(refusals, r)
 			})
 		}
 	}
@@ -45,7 +57,7 @@ func TestDrain(t *testing.T) {
 	}
 	for uid, by := range holders {
 		if len(by) != 1 {
-			t.Errorf("uid %s was granted %d times", uid, len(by))
+			t.Errorf("uid %d was granted %d times", uid, len(by))
 		}
 	}
 	if len(refusals) != 3*64 {
@@ -57,26 +69,17 @@ func TestDrain(t *testing.T) {
 		}
 	}
 
-	for _, n := range nodes {
-		var mine []string
-		for uid, by := range holders {
-			if by[0] == n {
-				mine = append(mine, uid)
+	lanes := make(chan struct{}, 32)
+	for uid, by := range holders {
+		lanes <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-lanes }()
+			if r, err := by[0].by.client.UIDs().Release(t.Context(), uid, by[0].token, ""); err != nil || !r.Changed {
+				t.Errorf("release %d: %+v, %v", uid, r, err)
 			}
-		}
-		var wg sync.WaitGroup
-		lanes := make(chan struct{}, 32)
-		for _, uid := range mine {
-			lanes <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-lanes }()
-				if r := n.poolctl("uid", "release", uid); r.code != 0 {
-					t.Errorf("release %s: exit %d: %s", uid, r.code, r.stderr)
-				}
-			})
-		}
-		wg.Wait()
+		})
 	}
+	wg.Wait()
 	w.quiet(time.Minute)
 	if out := nodes[0].must("uid", "pool", "show", "jobs", "-o", "json"); !strings.Contains(strings.ReplaceAll(out, " ", ""), `"free":1000`) {
 		t.Errorf("after the release the pool shows\n%s", out)
