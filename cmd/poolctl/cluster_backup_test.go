@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -61,5 +63,46 @@ func TestClusterSnapshot(t *testing.T) {
 	_, stderr = poolctl(t, 2, "", "cluster", "snapshot", file)
 	if !strings.Contains(stderr, "--endpoints") {
 		t.Errorf("without endpoints: %s", stderr)
+	}
+}
+
+func TestClusterExportAndImport(t *testing.T) {
+	etcd := testEtcd(t)
+	at := []string{"--endpoints", etcd}
+	_, stderr := poolctl(t, 1, "", append([]string{"cluster", "export"}, at...)...)
+	if !strings.Contains(stderr, "holds no idpool data below /idpool/") {
+		t.Errorf("of nothing: %s", stderr)
+	}
+	pools := `{"idpool":"export","v":1,"only":"pools","root":"/idpool/","epoch":"3f0e8f5e-8a57-4d0b-9d0e-6a4d2b1c0f11","number":1,"revision":3,"counts":{"uid pool":1}}
+{"key":"pools/uid/jobs","value":{"v":1}}
+`
+	sum := fmt.Sprintf("%x", sha256.Sum256([]byte(pools)))
+	pools += `{"end":true,"keys":1,"sha256":"` + sum + `"}` + "\n"
+
+	out, _ := poolctl(t, 0, pools, "cluster", "import", "-", "--check", "-o", "json")
+	if !strings.Contains(out, sum) {
+		t.Errorf("checked: %s", out)
+	}
+	_, stderr = poolctl(t, 2, pools[:len(pools)-9], append([]string{"cluster", "import", "-"}, at...)...)
+	if !strings.Contains(stderr, "nothing imported: line 3: the file ends here") {
+		t.Errorf("a cut file: %s", stderr)
+	}
+	out, _ = poolctl(t, 0, pools, append([]string{"cluster", "import", "-"}, at...)...)
+	if !strings.Contains(out, "state:  normal\n") || !strings.Contains(out, "keys:   1: 1 of kind uid pool\n") {
+		t.Errorf("imported: %s", out)
+	}
+	_, stderr = poolctl(t, 3, pools, append([]string{"cluster", "import", "-"}, at...)...)
+	if !strings.Contains(stderr, "is not empty: 1 uid pools, 2 keys in all, epoch ") {
+		t.Errorf("once more: %s", stderr)
+	}
+	out, _ = poolctl(t, 0, "", append([]string{"cluster", "export", "--only", "pools"}, at...)...)
+	if !strings.Contains(out, "\n"+`{"key":"pools/uid/jobs","value":{"v":1}}`+"\n") {
+		t.Errorf("exported: %s", out)
+	}
+	file := filepath.Join(t.TempDir(), "all.jsonl")
+	poolctl(t, 0, "", append([]string{"cluster", "export", file}, at...)...)
+	out, stderr = poolctl(t, 0, "", append([]string{"cluster", "import", file, "--root", "/moved/"}, at...)...)
+	if !strings.Contains(out, "state:   recovering\n") || !strings.Contains(stderr, "adopt-restore") {
+		t.Errorf("moved: %s%s", out, stderr)
 	}
 }
