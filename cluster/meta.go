@@ -85,6 +85,15 @@ func (m Meta) Restored() uint64 {
 	return 0
 }
 
+// Rev is the revision of what stands in etcd with a mod revision, in the history that
+// nodes remember: of what was imported, at most Base.
+func (m Meta) Rev(modRev int64) int64 {
+	if modRev <= m.Imported {
+		return m.Base
+	}
+	return modRev
+}
+
 // DecodeMeta reads a Meta and refuses one that does not make sense, as a
 // [problem.CodeInvalid]; and one of an import that has not ended, as a
 // [problem.CodeUnavailable].

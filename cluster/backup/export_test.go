@@ -118,6 +118,9 @@ func TestExportAndImport(t *testing.T) {
 	if diff := cmp.Diff(meta, done.Meta); diff != "" {
 		t.Error(diff)
 	}
+	if was, later := meta.Rev(now-2), meta.Rev(now+1); was != x.Header.Revision || later != now+1 {
+		t.Errorf("what was imported is of revision %d, what came later of %d", was, later)
+	}
 	if _, err := backup.Export(testContext(t), to, io.Discard, backup.ExportOptions{}); !errors.Is(err, problem.ErrFrozen) {
 		t.Errorf("export before the adoption: %v", err)
 	}
