@@ -201,11 +201,13 @@ func BenchmarkClaims(b *testing.B) {
 				fillClaims(b, db, like, u.UID(), n)
 				b.ReportMetric((inUse(b, db)-empty)/float64(n), "B/claim-etcd")
 				heap := heapInUse()
-				began := time.Now()
+				began, cpu := time.Now(), cpuTime()
 				two, _ := startOn(b, etcd, "n2")
 				b.ReportMetric(time.Since(began).Seconds(), "s/start")
+				b.ReportMetric((cpuTime() - cpu).Seconds(), "cpu-s/start")
 				b.ReportMetric((heapInUse()-heap)/float64(n), "B/claim-agent")
 				const clients, each = 64, 20
+				cpu = cpuTime()
 				took := together(clients, func() {
 					for range each {
 						if _, err := two.RequestUID(b.Context(), api.UIDRequest{Pool: "jobs"}); err != nil {
@@ -215,6 +217,7 @@ func BenchmarkClaims(b *testing.B) {
 					}
 				})
 				b.ReportMetric(clients*each/took.Seconds(), "grants/s")
+				b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/(clients*each), "cpu-µs/grant")
 			}
 		})
 	}
@@ -262,7 +265,7 @@ func BenchmarkWatchers(b *testing.B) {
 			const writers, each = 16, 50
 			var seq atomic.Int64
 			var writing, delivered time.Duration
-			rounds := 0
+			rounds, cpu := 0, cpuTime()
 			for b.Loop() {
 				rounds++
 				began := time.Now()
@@ -276,13 +279,15 @@ func BenchmarkWatchers(b *testing.B) {
 				})
 				for _, w := range all {
 					for w.events.Load() < seq.Load() && !b.Failed() {
-						runtime.Gosched()
+						<-time.After(time.Millisecond)
 					}
 				}
 				delivered += time.Since(began)
 			}
-			b.ReportMetric(float64(rounds*writers*each)/writing.Seconds(), "puts/s")
-			b.ReportMetric(float64(n*rounds*writers*each)/delivered.Seconds(), "events/s")
+			total := rounds * writers * each
+			b.ReportMetric(float64((cpuTime()-cpu).Microseconds())/float64(n*total), "cpu-µs/event")
+			b.ReportMetric(float64(total)/writing.Seconds(), "puts/s")
+			b.ReportMetric(float64(n*total)/delivered.Seconds(), "events/s")
 			stop()
 			_ = g.Wait()
 		})
