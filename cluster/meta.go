@@ -19,6 +19,9 @@ const MetaFormat = 1
 const (
 	StateNormal     = "normal"
 	StateRecovering = "recovering"
+	// StateImporting is of a root that an import has not filled yet. Nobody but the
+	// import reads such a record.
+	StateImporting = "importing"
 )
 
 // Meta is the record that every grant compares: the cluster's incarnation and
@@ -45,6 +48,11 @@ type Meta struct {
 	// Base is a revision whose state the restored etcd had in full; 0 before the
 	// first adoption.
 	Base int64 `json:"base,omitempty"`
+	// Imported is the revision up to which the keys of this etcd came from an export:
+	// in its history they are as new as Base. 0 where etcd's own revisions count.
+	Imported int64 `json:"imported,omitempty"`
+	// Import is the SHA-256 of the file of an import that is under way, in hex.
+	Import string `json:"import,omitempty"`
 	// Previous are the epochs before, the latest last, at most [MaxPrevious].
 	Previous []Epoch `json:"previous,omitempty"`
 	// Expect names nodes that are waited for although etcd knows none of that name.
@@ -77,8 +85,18 @@ func (m Meta) Restored() uint64 {
 	return 0
 }
 
+// Rev is the revision of what stands in etcd with a mod revision, in the history that
+// nodes remember: of what was imported, at most Base.
+func (m Meta) Rev(modRev int64) int64 {
+	if modRev <= m.Imported {
+		return m.Base
+	}
+	return modRev
+}
+
 // DecodeMeta reads a Meta and refuses one that does not make sense, as a
-// [problem.CodeInvalid].
+// [problem.CodeInvalid]; and one of an import that has not ended, as a
+// [problem.CodeUnavailable].
 func DecodeMeta(data []byte) (Meta, error) {
 	var m Meta
 	if err := Decode(data, MetaFormat, &m); err != nil {
@@ -90,6 +108,9 @@ func DecodeMeta(data []byte) (Meta, error) {
 	if m.Number == 0 {
 		return Meta{}, problem.New(problem.CodeInvalid, "meta: epoch number is missing")
 	}
+	if m.State == StateImporting {
+		return Meta{}, problem.New(problem.CodeUnavailable, "meta: an import has not ended (begun by %.60q): run the same poolctl cluster import again", m.By)
+	}
 	if m.State != StateNormal && m.State != StateRecovering {
 		return Meta{}, problem.New(problem.CodeInvalid, "meta: state %.60q is neither %s nor %s: upgrade", m.State, StateNormal, StateRecovering)
 	}
@@ -99,7 +120,7 @@ func DecodeMeta(data []byte) (Meta, error) {
 // bounds refuses what no version writes.
 func (m Meta) bounds() error {
 	switch {
-	case m.Lead < 0 || m.Base < 0 || len(m.Previous) > MaxPrevious || len(m.Expect) > maxExpect || len(m.Reason) > maxReason || len(m.By) > maxReason:
+	case m.Lead < 0 || m.Base < 0 || m.Imported < 0 || len(m.Previous) > MaxPrevious || len(m.Expect) > maxExpect || len(m.Reason) > maxReason || len(m.By) > maxReason:
 		return problem.New(problem.CodeInvalid, "meta: a number below 0, or more than a record holds")
 	case m.State == StateNormal && m.Adopted:
 		return problem.New(problem.CodeInvalid, "meta: adopted and normal at once")

@@ -63,8 +63,16 @@ func fromEnviron(name string) []string {
 
 // open connects to etcd; the caller closes what it gets.
 func (c *clusterFactory) open(ctx context.Context) (*cluster.Client, error) {
-	if len(c.cfg.Endpoints) == 0 {
-		return nil, usage("where is etcd? no endpoint is named: --endpoints https://HOST:2379,…, or IDPOOL_ENDPOINTS")
+	if err := c.needsEndpoints(); err != nil {
+		return nil, err
 	}
 	return cluster.Open(ctx, c.cfg, nil)
+}
+
+// needsEndpoints refuses a command that was not told where etcd is.
+func (c *clusterFactory) needsEndpoints() error {
+	if len(c.cfg.Endpoints) == 0 {
+		return usage("where is etcd? no endpoint is named: --endpoints https://HOST:2379,…, or IDPOOL_ENDPOINTS")
+	}
+	return nil
 }
