@@ -47,6 +47,8 @@ var notDone = []error{
 	rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrEmptyKey,
 	rpctypes.ErrLeaseNotFound, rpctypes.ErrKeyNotFound, rpctypes.ErrCompacted,
 	rpctypes.ErrFutureRev, rpctypes.ErrCorrupt,
+	// Roles were changed between the check of a request and its turn.
+	rpctypes.ErrAuthOldRevision,
 }
 
 // denied are the errors of authentication and of permissions.
@@ -54,8 +56,7 @@ var denied = []error{
 	rpctypes.ErrPermissionDenied, rpctypes.ErrRootUserNotExist, rpctypes.ErrRootRoleNotExist,
 	rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrRoleNotFound, rpctypes.ErrRoleEmpty,
 	rpctypes.ErrAuthFailed, rpctypes.ErrRoleNotGranted, rpctypes.ErrPermissionNotGranted,
-	rpctypes.ErrAuthNotEnabled, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision,
-	rpctypes.ErrInvalidAuthMgmt,
+	rpctypes.ErrAuthNotEnabled, rpctypes.ErrInvalidAuthToken, rpctypes.ErrInvalidAuthMgmt,
 }
 
 // Classify says what is known about a mutation that returned err: [Applied] for
@@ -80,6 +81,10 @@ func Classify(err error) Outcome {
 // IsLeaseNotFound reports whether a transaction was rejected because it names a
 // lease that is gone; the whole batch is then rejected.
 func IsLeaseNotFound(err error) bool { return matches(err, []error{rpctypes.ErrLeaseNotFound}) }
+
+// IsNoSpace reports whether etcd answered that it has no space left. The attempt is
+// through then: it was applied, or never will be.
+func IsNoSpace(err error) bool { return matches(err, []error{rpctypes.ErrNoSpace}) }
 
 // IsPermissionDenied reports whether etcd rejected the whole transaction
 // because of who we are or of a key we may not touch.

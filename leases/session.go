@@ -35,6 +35,7 @@ type Session struct {
 	deadline time.Duration // of the lease, on BootTime
 	fatal    error
 	blocked  error // why no session can be opened until a person acts, nil if one stands
+	trouble  error // see Trouble
 	heir     inheritance
 	left     bool // fatal, because the node has left: no failure
 	noProof  string
@@ -88,7 +89,7 @@ func (s *Session) Err() error {
 func (s *Session) set(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard, s.blocked = g, nil
+	s.guard, s.blocked, s.trouble = g, nil, nil
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -132,6 +133,7 @@ func (s *Session) Run(ctx context.Context) error {
 				if s.block(err) {
 					s.log.Warn("session not opened", zap.String("node", s.id.Node), zap.Error(err))
 				}
+				s.troubled(err)
 				_ = wait.Wait(ctx)
 				continue
 			}
@@ -170,9 +172,10 @@ func (s *Session) hasLeft() bool {
 	return s.left
 }
 
-// terminal tells whether trying again cannot help.
+// terminal tells whether trying again cannot help. What etcd denies it may allow
+// again.
 func terminal(err error) bool {
-	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrFrozen) || errors.Is(err, problem.ErrInvalid) || errors.Is(err, problem.ErrForbidden)
+	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrFrozen) || errors.Is(err, problem.ErrInvalid)
 }
 
 // keep renews the lease until the session is lost or ctx ends. The deadline
@@ -221,6 +224,7 @@ func (s *Session) renew(ctx context.Context, g *guard) error {
 		s.deadline = max(s.deadline, sent+time.Duration(resp.TTL)*time.Second)
 		s.mu.Unlock()
 		s.audit.note(ctx, resp.ResponseHeader)
+		s.probe(ctx)
 		return nil
 	case err == nil || cluster.IsLeaseNotFound(err):
 		return errors.New("the lease is gone")
