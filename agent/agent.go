@@ -270,11 +270,13 @@ func unserved(node string, err error) error {
 	if cluster.IsPermissionDenied(err) && !errors.Is(err, problem.ErrOutcomeUnknown) {
 		return denied(node, err)
 	}
-	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" || strings.Contains(p.Detail, nothingDone) {
+	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" {
 		return err
 	}
 	e := *p
-	e.Detail = "node " + node + " cannot serve now: " + p.Detail + "; " + nothingDone
+	if !strings.Contains(p.Detail, nothingDone) {
+		e.Detail = "node " + node + " cannot serve now: " + p.Detail + "; " + nothingDone
+	}
 	if len(e.Try) == 0 {
 		e.Try = []problem.Advice{{When: "look", Command: "poolctl status"}}
 	}

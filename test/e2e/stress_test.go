@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -126,4 +129,101 @@ func TestNoSpace(t *testing.T) {
 	n2.must("uid", "request", "--pool", "p")
 }
 
-var _ = clustertest.Start
+// worldOf is a world on an etcd of several members.
+func worldOf(t *testing.T, members int) *world {
+	w := newWorldOn(t, func() *clustertest.Cluster { return clustertest.StartN(t, members) })
+	return w
+}
+
+// running is a process under a uid, and its grant as it was at first.
+type running struct {
+	n   *node
+	cmd *exec.Cmd
+	was api.UID
+}
+
+// occupies runs a process under a uid of a pool that nobody else uses.
+func (n *node) occupies(pool string) *running {
+	n.w.t.Helper()
+	r := &running{n: n, cmd: exec.Command(filepath.Join(bin, "poolctl"), "--agent", "unix://"+n.socket, "uid", "exec", "--pool", pool, "--", "/bin/sleep", "600")}
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := r.cmd.Start(); err != nil {
+		n.w.t.Fatal(err)
+	}
+	n.w.t.Cleanup(func() {
+		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL)
+		_ = r.cmd.Wait()
+	})
+	n.w.eventually("a process runs", time.Minute, func(ctx context.Context) error {
+		all, err := n.client.UIDs().Page(ctx, api.UIDFilter{Pool: pool, State: api.StateUsed}, 0, "")
+		if err == nil && len(all.Items) != 1 {
+			err = fmt.Errorf("%d uids are used", len(all.Items))
+		}
+		if err == nil {
+			r.was = all.Items[0]
+		}
+		return err
+	})
+	return r
+}
+
+// goesOn wants the process, and the grant that it runs under, as they were.
+func (r *running) goesOn() {
+	t := r.n.w.t
+	t.Helper()
+	if err := r.cmd.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the process under uid %d: %v", r.was.UID, err)
+	}
+	now, err := r.n.client.UIDs().Get(t.Context(), r.was.UID)
+	if err != nil || now.State != api.StateUsed || now.Token != r.was.Token {
+		t.Errorf("uid %d: %+v, %v", r.was.UID, now, err)
+	}
+}
+
+// TestQuorumLost: with two of three members gone requests are refused as unavailable,
+// and nothing happens to what runs; all goes on by itself once they are back.
+func TestQuorumLost(t *testing.T) {
+	w := worldOf(t, 3)
+	n := w.up(1)[0]
+	n.must("uid", "pool", "set", "p", ownRange(20))
+	job := n.occupies("p")
+	w.etcd.KillMember(t, 0)
+	w.etcd.KillMember(t, 1)
+	if r := n.poolctl("uid", "request", "--pool", "p"); r.code != 5 && r.code != 6 { // in the middle of it
+		t.Errorf("at once: exit %d %s%s", r.code, r.stdout, r.stderr)
+	}
+	n.saysReady(503, "no leader") // until then a write may still be on its way
+	n.refused(5, []string{"uid", "request", "--pool", "p"}, "nothing was done")
+	n.refused(5, []string{"uid", "release", fmt.Sprint(job.was.UID), "--token", job.was.Token}, "nothing was done")
+	job.goesOn()
+	_, body := n.readyz()
+	t.Logf("/readyz: %s", body)
+	w.etcd.Restart(t)
+	n.saysReady(200)
+	n.must("uid", "request", "--pool", "p")
+	job.goesOn()
+}
+
+// TestMemberReplaced: agents whose endpoints name a member that is no more go on, also
+// when another of them fails and the new member, of which they do not know, counts.
+func TestMemberReplaced(t *testing.T) {
+	w := worldOf(t, 3)
+	n := w.up(1)[0]
+	n.must("uid", "pool", "set", "p", ownRange(20))
+	n.must("uid", "request", "--pool", "p", "--key", "before", "--hold", "ttl=1h")
+	w.etcd.ReplaceMember(t, 0)
+	n.saysReady(200)
+	n.must("uid", "request", "--pool", "p")
+	w.etcd.KillMember(t, 1)
+	n.saysReady(200)
+	n.must("uid", "request", "--pool", "p")
+	n.must("uid", "release", "--key", "before")
+
+	n.terminate() // one that starts now knows of one member that there is
+	n.start()
+	n.saysReady(200)
+	n.must("uid", "request", "--pool", "p")
+	if found, err := n.client.Check(t.Context()); err != nil || len(found) > 0 {
+		t.Errorf("check: %+v, %v", found, err)
+	}
+}
