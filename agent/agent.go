@@ -284,7 +284,7 @@ func unserved(node string, err error) error {
 }
 
 func denied(node string, err error) *problem.Error {
-	e := &problem.Error{Code: problem.CodeUnavailable, Detail: fmt.Sprintf("etcd denies the agent of node %s: %v; %s", node, err, nothingDone), Cause: err}
+	e := &problem.Error{Code: problem.CodeUnavailable, Detail: fmt.Sprintf("etcd denies the agent of node %s (permission denied); %s", node, nothingDone), Cause: err}
 	return e.Note("it is this agent's certificate that has no role in etcd, not you").
 		Advise("give it its role", "poolctl cluster auth --agent %s", node)
 }

@@ -115,7 +115,7 @@ func (b *batcher) submit(ctx context.Context, c *child) childResult {
 	}
 	switch c.stage.Swap(stageLeft) {
 	case stageQueued:
-		return childResult{err: problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "etcd cannot be written to; nothing was done")}
+		return childResult{err: problem.Wrap(problem.CodeUnavailable, b.session.inTheWay(ctx), "etcd cannot be written to; nothing was done")}
 	case stageDone:
 		return <-c.done
 	}

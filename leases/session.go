@@ -66,7 +66,7 @@ func (s *Session) current(ctx context.Context) (*guard, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
+			return nil, problem.Wrap(problem.CodeUnavailable, s.inTheWay(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
 		}
 	}
 }

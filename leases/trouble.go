@@ -19,6 +19,14 @@ func (s *Session) Trouble() error {
 	return s.trouble
 }
 
+// inTheWay is why something waited in vain until ctx ended.
+func (s *Session) inTheWay(ctx context.Context) error {
+	if why := s.Trouble(); why != nil {
+		return why
+	}
+	return context.Cause(ctx)
+}
+
 // troubled notes why nothing can be written; nil takes it back.
 func (s *Session) troubled(why error) {
 	s.mu.Lock()
@@ -56,17 +64,25 @@ func deniedWrite(cause error) error {
 	return problem.Wrap(problem.CodeForbidden, cause, "etcd refuses the write")
 }
 
-// probe asks etcd whether it would take a write, while there is trouble, or etcd's
-// own status tells of some: a transaction that never applies is checked like one
-// that does. One round trip.
+// probe asks etcd whether it still lets us read and, while there is trouble, or
+// etcd's own status tells of some, whether it would take a write: a transaction that
+// never applies is checked like one that does. One round trip.
 func (s *Session) probe(ctx context.Context) {
 	s.mu.Lock()
 	g, trouble := s.guard, s.trouble
 	s.mu.Unlock()
-	if g == nil || (trouble == nil && !s.audit.alarmed.Load()) {
+	key := s.client.Keys().Alive(s.id.Node)
+	switch {
+	case g == nil:
+		return
+	case trouble == nil && !s.audit.alarmed.Load():
+		attempt, cancel := context.WithTimeout(ctx, s.client.Config().Attempt)
+		defer cancel()
+		if _, err := s.client.Txn().Get(attempt, key, clientv3.WithCountOnly()); cluster.IsPermissionDenied(err) {
+			s.answered(err, true)
+		}
 		return
 	}
-	key := s.client.Keys().Alive(s.id.Node)
 	_, err := s.client.Commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.Version(key), "<", 0)},
 		[]clientv3.Op{clientv3.OpPut(key, string(g.alive), clientv3.WithLease(g.lease))}, nil)
 	s.answered(err, false)

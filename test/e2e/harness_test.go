@@ -69,7 +69,11 @@ func newWorldOn(t *testing.T, start func() *clustertest.Cluster) *world {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	etcd := start()
-	return &world{t: t, etcd: etcd, dir: dir, db: etcd.Open(t)}
+	w := &world{t: t, etcd: etcd, dir: dir}
+	if etcd != nil {
+		w.db = etcd.Open(t)
+	}
+	return w
 }
 
 // node is one agent process and what it needs to start again.
@@ -148,6 +152,13 @@ func (n *node) ready() {
 // earlier run left behind would be found in use.
 func ownRange(n int) string {
 	first := 1_100_000_000 + os.Getpid()%100_000*1000
+	return fmt.Sprintf("%d-%d", first, first+n-1)
+}
+
+// apart is a range of n uids that no other test uses, so that tests with a number k
+// of their own may run side by side.
+func apart(k, n int) string {
+	first := 1_400_000_000 + os.Getpid()%100_000*1000 + k*50
 	return fmt.Sprintf("%d-%d", first, first+n-1)
 }
 

@@ -98,6 +98,7 @@ func (l *link) Mend() {
 // TestCompactedDuringPartition: an agent that was cut off while others worked and
 // etcd's history was compacted knows all of it when it is back.
 func TestCompactedDuringPartition(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n1, n2 := w.node("n1"), w.node("n2")
 	way := w.newLink("way")
@@ -106,13 +107,13 @@ func TestCompactedDuringPartition(t *testing.T) {
 		n.start()
 		n.ready()
 	}
-	n1.must("uid", "pool", "set", "p", ownRange(3))
+	n1.must("uid", "pool", "set", "p", apart(3, 3))
 	n1.must("uid", "request", "--pool", "p", "--key", "a", "--hold", "ttl=1h")
 	job := n1.occupies("p")
 	way.Cut()
 	n1.saysReady(503)
 	n2.must("uid", "request", "--pool", "p", "--key", "b", "--hold", "ttl=1h")
-	n2.must("uid", "pool", "set", "q", "1700000000-1700000009")
+	n2.must("uid", "pool", "set", "q", apart(4, 10))
 	n1.refused(5, []string{"uid", "request", "--pool", "p"}, "nothing was done")
 	w.etcd.Compact(t)
 	way.Mend()

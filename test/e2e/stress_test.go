@@ -74,11 +74,12 @@ func (n *node) refused(code int, args []string, words ...string) {
 // TestNoSpace: while etcd has no space nothing new is granted, and it is said so at
 // once; what needs no space goes on; all is well when there is space again.
 func TestNoSpace(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	nodes := w.up(2)
 	n1, n2 := nodes[0], nodes[1]
-	n1.must("uid", "pool", "set", "p", ownRange(20))
-	n1.must("uid", "pool", "set", "own", "1600000000-1600000019", "--scope", "node")
+	n1.must("uid", "pool", "set", "p", apart(0, 20))
+	n1.must("uid", "pool", "set", "own", apart(9, 20), "--scope", "node")
 	grant := func(r api.UIDRequest) api.Grant {
 		g, err := n1.client.Grant(t.Context(), r)
 		if err != nil {
@@ -183,9 +184,10 @@ func (r *running) goesOn() {
 // TestQuorumLost: with two of three members gone requests are refused as unavailable,
 // and nothing happens to what runs; all goes on by itself once they are back.
 func TestQuorumLost(t *testing.T) {
+	t.Parallel()
 	w := worldOf(t, 3)
 	n := w.up(1)[0]
-	n.must("uid", "pool", "set", "p", ownRange(20))
+	n.must("uid", "pool", "set", "p", apart(1, 20))
 	job := n.occupies("p")
 	w.etcd.KillMember(t, 0)
 	w.etcd.KillMember(t, 1)
@@ -207,9 +209,10 @@ func TestQuorumLost(t *testing.T) {
 // TestMemberReplaced: agents whose endpoints name a member that is no more go on, also
 // when another of them fails and the new member, of which they do not know, counts.
 func TestMemberReplaced(t *testing.T) {
+	t.Parallel()
 	w := worldOf(t, 3)
 	n := w.up(1)[0]
-	n.must("uid", "pool", "set", "p", ownRange(20))
+	n.must("uid", "pool", "set", "p", apart(2, 20))
 	n.must("uid", "request", "--pool", "p", "--key", "before", "--hold", "ttl=1h")
 	w.etcd.ReplaceMember(t, 0)
 	n.saysReady(200)
