@@ -53,11 +53,13 @@ func newSession(client *cluster.Client, id Identity, home *Home, log *zap.Logger
 func (s *Session) current(ctx context.Context) (*guard, error) {
 	for {
 		s.mu.Lock()
-		g, fatal, blocked, changed, sure := s.guard, s.fatal, s.blocked, s.changed, s.audited == s.doubts
+		g, fatal, blocked, trouble, changed, sure := s.guard, s.fatal, s.blocked, s.trouble, s.changed, s.audited == s.doubts
 		s.mu.Unlock()
 		switch {
 		case fatal != nil:
 			return nil, fatal
+		case g == nil && lasting(trouble): // waiting does not help
+			return nil, problem.Wrap(problem.CodeUnavailable, trouble, "node %s has no session with etcd; nothing was done", s.id.Node)
 		case blocked != nil:
 			return nil, blocked
 		case g != nil && sure:

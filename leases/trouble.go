@@ -27,6 +27,11 @@ func (s *Session) inTheWay(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// lasting tells whether it is for a person to end a trouble.
+func lasting(trouble error) bool {
+	return cluster.IsPermissionDenied(trouble) || cluster.IsNoSpace(trouble)
+}
+
 // troubled notes why nothing can be written; nil takes it back.
 func (s *Session) troubled(why error) {
 	s.mu.Lock()
