@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -224,6 +225,9 @@ func (a *Agent) working() (*core, error) {
 			return c, nil
 		default:
 		}
+		if trouble := c.engine.Session().Trouble(); trouble != nil {
+			why = problem.Wrap(problem.CodeUnavailable, trouble, "node %s is not registered with etcd yet", a.cfg.Node)
+		}
 	}
 	return nil, whyNot(a.cfg.Node, why)
 }
@@ -260,9 +264,12 @@ const nothingDone = "nothing was done"
 // unserved makes a refusal that says that etcd did not answer one that a caller
 // can act on: nothing was done, and where to look, or the trouble with certificates
 // if that is the reason. One that is about a part of the request is about that, not
-// about etcd.
+// about etcd. What etcd denies the agent is no refusal of the caller.
 func unserved(node string, trouble, err error) error {
 	var p *problem.Error
+	if cluster.IsPermissionDenied(err) && !errors.Is(err, problem.ErrOutcomeUnknown) {
+		return denied(node, err)
+	}
 	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" {
 		return err
 	}
@@ -272,9 +279,9 @@ func unserved(node string, trouble, err error) error {
 	}
 	if !strings.Contains(e.Detail, nothingDone) {
 		e.Detail = "node " + node + " cannot serve now: " + e.Detail + "; " + nothingDone
-		if len(e.Try) == 0 {
-			e.Try = []problem.Advice{{When: "look", Command: "poolctl status"}}
-		}
+	}
+	if len(e.Try) == 0 {
+		e.Try = []problem.Advice{{When: "look", Command: "poolctl status"}}
 	}
 	return &e
 }
@@ -288,6 +295,12 @@ func (a *Agent) trouble() error {
 		return nil
 	}
 	return a.core.client.Trouble()
+}
+
+func denied(node string, err error) *problem.Error {
+	e := &problem.Error{Code: problem.CodeUnavailable, Detail: fmt.Sprintf("etcd denies the agent of node %s (permission denied); %s", node, nothingDone), Cause: err}
+	return e.Note("it is this agent's certificate that has no role in etcd, not you").
+		Advise("give it its role", "poolctl cluster auth --agent %s", node)
 }
 
 // whyNot makes the reason why there is no engine an answer: nothing was done.

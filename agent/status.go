@@ -65,7 +65,9 @@ func (a *Agent) notReady() (problem.Code, []string) {
 	if err := c.engine.Session().Err(); err != nil {
 		note(problem.CodeOf(err), "%v", err)
 	} else if _, live := c.engine.Session().Live(); !live {
-		note(problem.CodeUnavailable, "node %s has no session with etcd", a.cfg.Node)
+		note(problem.CodeUnavailable, "node %s has no session with etcd%s", a.cfg.Node, because(c.engine.Session().Trouble()))
+	} else if err := c.engine.Session().Trouble(); err != nil {
+		note(problem.CodeUnavailable, "%v", err)
 	}
 	if err := c.engine.Blocked(); err != nil {
 		note(problem.CodeOf(err), "%v", err)
@@ -83,6 +85,14 @@ func (a *Agent) notReady() (problem.Code, []string) {
 		note(problem.CodeNoProof, "%s", o.NoProof)
 	}
 	return code, why
+}
+
+// because ends a sentence with a reason, if there is one.
+func because(why error) string {
+	if why == nil {
+		return ""
+	}
+	return ": " + why.Error()
 }
 
 func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut, error) {

@@ -102,7 +102,7 @@ func (a *Agent) engines(ctx context.Context, cfg cluster.Config) error {
 			return nil
 		case ctx.Err() != nil:
 			return nil
-		case code != problem.CodeUnavailable && code != problem.CodeOutcomeUnknown && code != problem.CodeFrozen:
+		case code != problem.CodeUnavailable && code != problem.CodeOutcomeUnknown && code != problem.CodeFrozen && code != problem.CodeForbidden:
 			return err
 		}
 		if a.unset(err) {

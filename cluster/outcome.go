@@ -83,6 +83,10 @@ func Classify(err error) Outcome {
 // lease that is gone; the whole batch is then rejected.
 func IsLeaseNotFound(err error) bool { return matches(err, []error{rpctypes.ErrLeaseNotFound}) }
 
+// IsNoSpace reports whether etcd answered that it has no space left. The attempt is
+// through then: it was applied, or never will be.
+func IsNoSpace(err error) bool { return matches(err, []error{rpctypes.ErrNoSpace}) }
+
 // IsPermissionDenied reports whether etcd rejected the whole transaction
 // because of who we are or of a key we may not touch.
 func IsPermissionDenied(err error) bool { return matches(err, denied) }

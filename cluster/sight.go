@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -34,7 +33,7 @@ func (s Sight) Lead() int64 { return max(0, s.Revision-int64(s.Index)) }
 // status. It returns one sight an endpoint that has come at least as far as the
 // read; none, without an error, while all of them lag. It does not use the
 // connection for transactions, and so works where [Config.Audit] refuses that. One
-// round trip an endpoint and one more. Errors as [Client.Read].
+// round trip to all endpoints at once and one more. Errors as [Client.Read].
 func (c *Client) Look(ctx context.Context) ([]Sight, error) {
 	resp, err := c.read(ctx, c.renew, clientv3.OpGet(c.keys.Meta()))
 	if err != nil {
@@ -44,23 +43,16 @@ func (c *Client) Look(ctx context.Context) ([]Sight, error) {
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
 		meta = slices.Clone(kvs[0].Value)
 	}
-	var sights []Sight
-	var errs error
-	for _, ep := range c.cfg.Endpoints {
-		attempt, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
-		st, err := c.renew.Status(attempt, ep)
-		cancel()
-		switch {
-		case err != nil:
-			errs = errors.Join(errs, err)
-		case st.Header.Revision >= resp.Header.Revision:
-			sights = append(sights, Sight{ep, resp.Header.ClusterId, st.RaftAppliedIndex, resp.Header.Revision, meta})
-		default:
-			errs = nil // it answers, and lags
-		}
+	// Half an attempt: a member that is silent must not keep the others from being heard.
+	answers, err := c.statuses(ctx, c.cfg.Attempt/2)
+	if len(answers) == 0 {
+		return nil, problem.Wrap(problem.CodeUnavailable, cause(ctx, err), "ask etcd at %v how far it is", c.cfg.Endpoints)
 	}
-	if len(sights) == 0 && errs != nil {
-		return nil, problem.Wrap(problem.CodeUnavailable, cause(ctx, errs), "ask etcd at %v how far it is", c.cfg.Endpoints)
+	var sights []Sight
+	for _, a := range answers {
+		if a.status.Header.Revision >= resp.Header.Revision {
+			sights = append(sights, Sight{a.endpoint, resp.Header.ClusterId, a.status.RaftAppliedIndex, resp.Header.Revision, meta})
+		}
 	}
 	return sights, nil
 }

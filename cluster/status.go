@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,7 +25,7 @@ func (c *Client) checkServers(ctx context.Context) error {
 	defer cancel()
 	var wait Backoff
 	for {
-		answers, err := c.statuses(ctx)
+		answers, err := c.statuses(ctx, c.cfg.Attempt)
 		for _, a := range answers {
 			if err := checkVersion(a.endpoint, a.status.Version); err != nil {
 				return err
@@ -54,8 +55,19 @@ type statusAnswer struct {
 	status   *clientv3.StatusResponse
 }
 
-func (c *Client) statuses(ctx context.Context) ([]statusAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Attempt)
+// Statuses asks every endpoint at once how its member is, and returns the answers
+// that came within limit, by endpoint; the error is of those that did not answer.
+func (c *Client) Statuses(ctx context.Context, limit time.Duration) (map[string]*clientv3.StatusResponse, error) {
+	answers, err := c.statuses(ctx, limit)
+	all := make(map[string]*clientv3.StatusResponse, len(answers))
+	for _, a := range answers {
+		all[a.endpoint] = a.status
+	}
+	return all, err
+}
+
+func (c *Client) statuses(ctx context.Context, limit time.Duration) ([]statusAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	all := make([]*clientv3.StatusResponse, len(c.cfg.Endpoints))
 	errs := make([]error, len(c.cfg.Endpoints))

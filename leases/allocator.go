@@ -197,6 +197,7 @@ func (a *Allocator) enter(ctx context.Context) error {
 		case terminal(err), errors.Is(err, problem.ErrFrozen):
 			return a.session.fail(err)
 		}
+		a.session.troubled(err)
 		a.log.Warn("node not registered yet", zap.String("node", a.id.Node), zap.Error(err))
 		if wait.Wait(ctx) != nil {
 			return nil

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -95,6 +97,8 @@ type audit struct {
 	away atomic.Bool
 	// quiet: a frozen node tells nobody; for tests of one node alone.
 	quiet bool
+	// alarmed: a member says that it has no space, or that it may not be asked.
+	alarmed atomic.Bool
 
 	mu   sync.Mutex // guards the field below
 	last time.Duration
@@ -147,7 +151,7 @@ func (a *audit) note(ctx context.Context, h *pb.ResponseHeader, epoch string) {
 	if !due {
 		return
 	}
-	index, revision, err := a.furthest(ctx)
+	index, revision, err := a.furthest(ctx, a.client.Config().Attempt)
 	if err != nil {
 		return
 	}
@@ -162,21 +166,17 @@ func (a *audit) note(ctx context.Context, h *pb.ResponseHeader, epoch string) {
 	})
 }
 
-// furthest asks every member and returns the furthest of those that answer.
-func (a *audit) furthest(ctx context.Context) (index uint64, revision int64, err error) {
-	answered := false
-	for _, ep := range a.client.Config().Endpoints {
-		attempt, cancel := context.WithTimeout(ctx, a.client.Config().Attempt)
-		st, e := a.client.Renew().Status(attempt, ep)
-		cancel()
-		if e != nil {
-			err = e
-			continue
-		}
-		answered = true
+// furthest asks every member at once and returns the furthest of those that answer
+// within limit: one that is silent must not keep the others from being heard.
+func (a *audit) furthest(ctx context.Context, limit time.Duration) (index uint64, revision int64, err error) {
+	answers, err := a.client.Statuses(ctx, limit)
+	alarmed := false
+	for _, st := range answers {
 		index, revision = max(index, st.RaftAppliedIndex), max(revision, st.Header.Revision)
+		alarmed = alarmed || slices.ContainsFunc(st.Errors, func(e string) bool { return strings.Contains(e, pb.AlarmType_NOSPACE.String()) })
 	}
-	if answered {
+	if len(answers) > 0 {
+		a.alarmed.Store(alarmed)
 		err = nil
 	}
 	return index, revision, err

@@ -117,7 +117,7 @@ func (b *batcher) submit(ctx context.Context, c *child) childResult {
 	}
 	switch c.stage.Swap(stageLeft) {
 	case stageQueued:
-		return childResult{err: problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "etcd cannot be written to; nothing was done")}
+		return childResult{err: problem.Wrap(problem.CodeUnavailable, b.session.inTheWay(ctx), "etcd cannot be written to; nothing was done")}
 	case stageDone:
 		return <-c.done
 	}
@@ -226,6 +226,7 @@ func (b *batcher) settle(ctx context.Context, batch []*child) {
 		resp, err := b.attempt(ctx, g, batch)
 		b.hooks.committed(len(batch), resp, err, time.Since(began))
 		b.end()
+		b.session.answered(err, deletesOnly(batch))
 		switch {
 		case err == nil && resp.Succeeded:
 			b.distribute(batch, resp, g)
@@ -233,6 +234,9 @@ func (b *batcher) settle(ctx context.Context, batch []*child) {
 		case err != nil && (cluster.IsPermissionDenied(err) || cluster.IsMalformed(err)):
 			b.split(ctx, batch, err)
 			return
+		case err != nil && cluster.IsNoSpace(err):
+			batch = b.decide(ctx, batch)
+			continue
 		}
 		if err := b.again(ctx, g, batch, resp, err); err != nil {
 			finish(batch, childResult{err: err})
@@ -283,7 +287,7 @@ func (b *batcher) again(ctx context.Context, g *guard, batch []*child, resp *cli
 // split commits each child by itself, so that the one etcd rejects is found.
 func (b *batcher) split(ctx context.Context, batch []*child, err error) {
 	if len(batch) == 1 {
-		finish(batch, childResult{err: problem.Wrap(problem.CodeForbidden, err, "etcd refuses the write")})
+		finish(batch, childResult{err: deniedWrite(err)})
 		return
 	}
 	for _, c := range batch {

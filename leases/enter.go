@@ -198,6 +198,7 @@ func (s *Session) commitEntry(ctx context.Context, next *guard, cmps []clientv3.
 			kvs := resp.Responses[0].GetResponseRange().Kvs
 			return len(kvs) > 0 && bytes.Equal(kvs[0].Value, next.alive), nil
 		}
+		s.answered(err, false)
 		if errors.Is(err, problem.ErrForbidden) || cluster.IsPermissionDenied(err) {
 			return false, problem.Wrap(problem.CodeForbidden, err, "etcd denies node %s its keys under %s", s.id.Node, s.client.Keys().Root())
 		}

@@ -80,11 +80,28 @@ func (s *Session) swapAlive(ctx context.Context, now, next *guard, alive Alive) 
 		case cluster.IsLeaseNotFound(err):
 			s.lost(now, err)
 			return nil
+		case cluster.IsNoSpace(err): // a read tells, and nobody waits behind this one
+			s.answered(err, false)
+			return s.swappedFull(ctx, now, next, alive)
 		}
 		if err := wait.Wait(ctx); err != nil {
 			return err
 		}
 	}
+}
+
+// swappedFull looks what became of a raise that etcd refused for want of space: it
+// stands, or never will.
+func (s *Session) swappedFull(ctx context.Context, now, next *guard, alive Alive) error {
+	resp, err := s.client.Read(ctx, clientv3.OpGet(s.client.Keys().Alive(s.id.Node)))
+	if err != nil {
+		return err
+	}
+	found := value(resp.Responses[0])
+	if bytes.Equal(found, now.alive) {
+		return noSpace()
+	}
+	return s.swapped(bytes.Equal(found, next.alive), found, now, next, alive)
 }
 
 func (s *Session) swapped(ok bool, found []byte, now, next *guard, alive Alive) error {

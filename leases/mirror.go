@@ -326,6 +326,9 @@ func (m *Mirror) putRecord(at cluster.Key, kv cluster.KV) error {
 	if m.records[kv.Key].Val.Ended {
 		m.over[kv.Key] = time.Now()
 	}
+	if len(m.missing(kv.Key)) > 0 {
+		m.torn[kv.Key] = struct{}{}
+	}
 	if key := m.records[kv.Key].Val.Key; key != "" {
 		m.byKey[key] = append(m.byKey[key], kv.Key)
 	}
@@ -336,6 +339,7 @@ func (m *Mirror) deleteRecord(k string) {
 	old := m.records[k].Val
 	delete(m.records, k)
 	delete(m.over, k)
+	delete(m.torn, k)
 	if old == nil || old.Key == "" {
 		return
 	}
@@ -383,6 +387,9 @@ func (m *Mirror) delete(k string) {
 	case cluster.KindClaim:
 		if set := m.taken[ref.Space]; set != nil {
 			set.Delete(ref.ID)
+		}
+		if c := m.claims[ref].Val; c != nil && c.Grouped && c.State.held() {
+			m.torn[m.keys.Grant(c.Caller, recordName(c.Key, c.Token))] = struct{}{}
 		}
 		delete(m.claims, ref)
 		delete(m.quarantined, ref)

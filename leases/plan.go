@@ -38,6 +38,8 @@ type plan struct {
 	// members, if not nil, is the node list's mod revision that the decision rests
 	// on; 0 where there is no such key.
 	members *int64
+	// lean leaves grant records that end as they are; see torn.go.
+	lean bool
 	// forget deletes grant records that end instead of marking them.
 	forget bool
 	// alone keeps it out of transactions with others.
@@ -181,6 +183,9 @@ func (a *Allocator) child(s *snap, p *plan) *child {
 		if r := records[rk]; r != nil && r.Token == before.Val.Token {
 			records[rk] = r.without(e.ref, now)
 		}
+	}
+	if p.lean {
+		return c
 	}
 	for key, r := range records {
 		c.cmps, c.gets = append(c.cmps, sameValue(key, s.records[key].Raw)), append(c.gets, key)

@@ -21,6 +21,7 @@ type duties struct {
 	drop    map[Ref]string // held, and name a node that was fenced or left
 	reclaim []Ref
 	forget  []string // records
+	torn    []string // records that list what is gone
 	elect   bool     // nobody holds the reaper's lock
 }
 
@@ -47,6 +48,9 @@ func (a *Allocator) reap(ctx context.Context) error {
 		a.each(ctx, d.reclaim, a.reclaim)
 		for _, key := range d.forget {
 			a.forget(ctx, key)
+		}
+		for _, key := range d.torn {
+			a.mendRecord(ctx, key)
 		}
 		changes := a.mirror.Changes()
 		if len(d.free) > 0 { // look again at once: more may have come
@@ -100,6 +104,11 @@ func (a *Allocator) duties() duties {
 			c := v.claims[ref].Val
 			if p, ok := v.pools[c.Pool]; ok && p.Val.Reclaim.After > 0 && time.Since(since) > p.Val.Reclaim.After && c.reclaimable() && groupIdle(v, a.keys, c) {
 				d.reclaim = append(d.reclaim, ref)
+			}
+		}
+		for key := range v.torn {
+			if len(v.missing(key)) > 0 {
+				d.torn = append(d.torn, key)
 			}
 		}
 		for key, since := range v.over {

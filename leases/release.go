@@ -2,8 +2,11 @@ package leases
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
+
+	"github.com/idpool/idpool/problem"
 )
 
 // Release says who gives back what.
@@ -30,12 +33,15 @@ type Release struct {
 // nothing is written (P5). It tells what it changed and how the ids stand.
 //
 // One round trip and one commit. Where this node's proof is the only one due the
-// id is free at once (the shortcut), else the proof frees it later.
+// id is free at once (the shortcut), else the proof frees it later. While etcd has no
+// space only the shortcut can be taken, with two round trips and a look more; else
+// nothing is done, and it is ErrUnavailable.
 func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error) {
 	ctx, cancel := a.budget(ctx)
 	defer cancel()
 	changed := false
-	claims, err := a.updateSure(ctx, "release", r.Refs, func(s *snap) (*plan, error) {
+	full := false // etcd has no space
+	decide := func(s *snap) (*plan, error) {
 		p := &plan{}
 		now := time.Now().UTC()
 		changed = false
@@ -66,8 +72,16 @@ func (a *Allocator) Release(ctx context.Context, r Release) ([]Held, bool, error
 			changed = a.releaseVLANs(s, p, r, now) || changed
 		}
 		a.shortcut(ctx, s, p, r)
+		if full {
+			return p.spare()
+		}
 		return p, nil
-	})
+	}
+	claims, err := a.updateSure(ctx, "release", r.Refs, decide)
+	if errors.Is(err, errNoSpace) && !errors.Is(err, problem.ErrOutcomeUnknown) {
+		full = true
+		claims, err = a.updateSure(ctx, "release", r.Refs, decide)
+	}
 	if err != nil {
 		return nil, false, err
 	}

@@ -43,6 +43,7 @@ type Session struct {
 	deadline time.Duration // of the lease, on BootTime
 	fatal    error
 	blocked  error // why no session can be opened until a person acts, nil if one stands
+	trouble  error // see Trouble
 	heir     inheritance
 	left     bool // fatal, because the node has left: no failure
 	noProof  string
@@ -64,11 +65,13 @@ func newSession(client *cluster.Client, id Identity, home *Home, journal *Journa
 func (s *Session) current(ctx context.Context) (*guard, error) {
 	for {
 		s.mu.Lock()
-		g, fatal, blocked, changed, sure := s.guard, s.fatal, s.blocked, s.changed, s.audited == s.doubts
+		g, fatal, blocked, trouble, changed, sure := s.guard, s.fatal, s.blocked, s.trouble, s.changed, s.audited == s.doubts
 		s.mu.Unlock()
 		switch {
 		case fatal != nil:
 			return nil, fatal
+		case g == nil && needsPerson(trouble): // waiting does not help
+			return nil, problem.Wrap(problem.CodeUnavailable, trouble, "node %s has no session with etcd; nothing was done", s.id.Node)
 		case blocked != nil:
 			return nil, blocked
 		case g != nil && sure:
@@ -77,7 +80,7 @@ func (s *Session) current(ctx context.Context) (*guard, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
+			return nil, problem.Wrap(problem.CodeUnavailable, s.inTheWay(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
 		}
 	}
 }
@@ -186,7 +189,7 @@ func (s *Session) Err() error {
 func (s *Session) set(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard, s.blocked = g, nil
+	s.guard, s.blocked, s.trouble = g, nil, nil
 	s.tell()
 }
 
@@ -233,6 +236,7 @@ func (s *Session) Run(ctx context.Context) error {
 				if s.block(err) {
 					s.log.Warn("session not opened", zap.String("node", s.id.Node), zap.Error(err))
 				}
+				s.troubled(err)
 				_ = wait.Wait(ctx)
 				continue
 			}
@@ -271,9 +275,10 @@ func (s *Session) hasLeft() bool {
 	return s.left
 }
 
-// terminal tells whether trying again cannot help.
+// terminal tells whether trying again cannot help. What etcd denies it may allow
+// again.
 func terminal(err error) bool {
-	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrInvalid) || errors.Is(err, problem.ErrForbidden)
+	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrInvalid)
 }
 
 // keep renews the lease until the session is lost or ctx ends. The deadline
@@ -319,6 +324,7 @@ func (s *Session) renew(ctx context.Context, g *guard) error {
 		s.deadline = max(s.deadline, sent+time.Duration(resp.TTL)*time.Second)
 		s.mu.Unlock()
 		s.audit.note(ctx, resp.ResponseHeader, g.epoch)
+		s.probe(ctx)
 		return nil
 	case err == nil || cluster.IsLeaseNotFound(err):
 		return errors.New("the lease is gone")

@@ -28,6 +28,7 @@ type view struct {
 	over        map[string]time.Time // likewise, of ended records
 	mine        map[Ref]struct{}     // claims that name this node
 	unreadable  map[string]error
+	torn        map[string]struct{} // records that may list claims that are gone
 	lostPools   map[string]error    // pools whose definitions cannot be read
 	strange     map[string]struct{} // nodes whose registrations cannot be read
 	lastSeen    map[string]time.Time
@@ -46,7 +47,7 @@ func newView() view {
 		nodes: map[string]Stored[Node]{}, alive: map[string]Stored[Alive]{}, proofs: map[string]Stored[Proof]{},
 		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]lock{},
 		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
-		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{}, strange: map[string]struct{}{}, lostPools: map[string]error{},
+		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, torn: map[string]struct{}{}, unreadable: map[string]error{}, strange: map[string]struct{}{}, lostPools: map[string]error{},
 		recoveries: map[string]Stored[Recovery]{}, marks: map[string]struct{}{},
 		lastSeen: map[string]time.Time{}, documents: map[string]Document{}, documentLocks: map[string]string{},
 	}

@@ -39,6 +39,8 @@ type Config struct {
 	// Members maps the name of every first member, this one too, to its
 	// ListenPeer. Needed with ListenPeer.
 	Members map[string]string
+	// Join tells that the other members run already, and have added this one.
+	Join bool
 	// Fast is for tests: short ticks, and no fsync, so that a power failure loses
 	// data.
 	Fast bool
@@ -96,8 +98,8 @@ func (c Config) validateListeners() (secure bool, err error) {
 
 func (c Config) validatePeers() error {
 	if c.ListenPeer == "" {
-		if len(c.Members) > 0 {
-			return invalid("members are set but no peer listener: set both or neither")
+		if len(c.Members) > 0 || c.Join {
+			return invalid("members are set, or there are some to join, but no peer listener: set both or neither")
 		}
 		return nil
 	}

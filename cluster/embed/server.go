@@ -289,6 +289,9 @@ func peers(c *embed.Config, cfg Config) error {
 		list = append(list, name+"="+peer)
 	}
 	c.InitialCluster = strings.Join(list, ",")
+	if cfg.Join {
+		c.ClusterState = embed.ClusterStateFlagExisting
+	}
 	return nil
 }
 

@@ -54,6 +54,12 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldOn(t, func() *clustertest.Cluster { return clustertest.Start(t) })
+}
+
+// newWorldOn is newWorld on the etcd that start starts.
+func newWorldOn(t *testing.T, start func() *clustertest.Cluster) *world {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("starts real processes; left out with -short")
 	}
@@ -62,8 +68,12 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	etcd := clustertest.Start(t)
-	return &world{t: t, etcd: etcd, dir: dir, db: etcd.Open(t)}
+	etcd := start()
+	w := &world{t: t, etcd: etcd, dir: dir}
+	if etcd != nil {
+		w.db = etcd.Open(t)
+	}
+	return w
 }
 
 // node is one agent process and what it needs to start again.
@@ -75,6 +85,9 @@ type node struct {
 	log    *syncBuffer
 	client *api.Client
 	exited chan struct{}
+	// endpoints, if set, are where it looks for etcd instead of the world's, and flags
+	// what it is started with besides.
+	endpoints, flags []string
 }
 
 // node makes a node; start it with start.
@@ -108,8 +121,12 @@ func (w *world) up(n int) []*node {
 // start runs the agent; env sets more of its environment.
 func (n *node) start(env ...string) {
 	n.w.t.Helper()
-	n.cmd = exec.Command(filepath.Join(bin, "poolagent"), "--node", n.name, "--endpoints", strings.Join(n.w.etcd.Endpoints(), ","),
-		"--data", filepath.Join(n.w.dir, n.name), "--socket", n.socket, "--lease-ttl", "10s", "--scan-every", "300ms", "--accept-pid-namespace")
+	endpoints := n.endpoints
+	if endpoints == nil {
+		endpoints = n.w.etcd.Endpoints()
+	}
+	n.cmd = exec.Command(filepath.Join(bin, "poolagent"), append([]string{"--node", n.name, "--endpoints", strings.Join(endpoints, ","),
+		"--data", filepath.Join(n.w.dir, n.name), "--socket", n.socket, "--lease-ttl", "10s", "--scan-every", "300ms", "--accept-pid-namespace"}, n.flags...)...)
 	n.cmd.Env = append(os.Environ(), env...)
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	if err := n.cmd.Start(); err != nil {
@@ -135,6 +152,13 @@ func (n *node) ready() {
 // earlier run left behind would be found in use.
 func ownRange(n int) string {
 	first := 1_100_000_000 + os.Getpid()%100_000*1000
+	return fmt.Sprintf("%d-%d", first, first+n-1)
+}
+
+// apart is a range of n uids that no other test uses, so that tests with a number k
+// of their own may run side by side.
+func apart(k, n int) string {
+	first := 1_400_000_000 + os.Getpid()%100_000*1000 + k*50
 	return fmt.Sprintf("%d-%d", first, first+n-1)
 }
 
