@@ -16,6 +16,9 @@ import (
 	"github.com/idpool/idpool/problem"
 )
 
+// stays tells a holdMain that its child is to stay what it is.
+const stays = "stays"
+
 // holdMain is a program that asks for a uid with a hold of a kind that names no
 // process, says which it got, and starts a child under it for each line it reads.
 func holdMain(socket, kind string) int {
@@ -28,7 +31,9 @@ func holdMain(socket, kind string) int {
 	fmt.Println(u)
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		child := exec.Command("/bin/sleep", "1000")
-		child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID(), Gid: u.UID()}}
+		if in.Text() != stays {
+			child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.UID(), Gid: u.UID()}}
+		}
 		if err := child.Start(); err != nil {
 			fmt.Println(err)
 			return 1
@@ -75,6 +80,29 @@ func TestHolderDies(t *testing.T) {
 			endProcess(child)
 			n.until(t, uid, api.StateIdle)
 		})
+	}
+}
+
+// TestChildThatMayBecome: what a dead requester left in its session keeps the uid
+// locked, and the uid says so.
+func TestChildThatMayBecome(t *testing.T) {
+	needRoot(t)
+	t.Parallel()
+	n := single(t, "3900036100-3900036100")
+	holder := spawn(t, "hold", 0, 0, nil, n.cfg.Socket, api.HoldConnection)
+	uid := uint32(holder.number(t))
+	fmt.Fprintln(holder.in, stays)
+	child := holder.number(t)
+	t.Cleanup(func() { endProcess(child) })
+	holder.kill()
+	why := fmt.Sprintf("its requester (pid %d) is gone, but process %d, begun in the same session since, may become this uid yet", holder.cmd.Process.Pid, child)
+	eventually(t, "the uid says what it waits for", func() (bool, any) {
+		u := n.show(t, uid)
+		return u.State == api.StateLocked && u.Reason == why && u.ReasonCode == "session", u
+	})
+	endProcess(child)
+	if u := n.until(t, uid, api.StateFree); u.Reason != "" {
+		t.Errorf("free, because %s", u.Reason)
 	}
 }
 

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -81,10 +83,32 @@ func (c *core) uidView(ctx context.Context, who caller, u *uses, info leases.Cla
 			v.Reason = strings.TrimPrefix(v.Reason+"; left behind on "+w.Node+": "+left, "; ")
 		}
 	}
+	if why := c.lingers(info); why != "" {
+		v.Reason = strings.TrimPrefix(v.Reason+"; "+why, "; ")
+		v.ReasonCode = cmp.Or(v.ReasonCode, reasonSession)
+	}
 	if who.operator || who.name == claim.Caller {
 		v.Token = claim.Token
 	}
 	return v
+}
+
+// reasonSession says that a requester is gone and something of its session is not.
+const reasonSession = "session"
+
+// lingers says what on this node may become a uid still, whose requester is gone: the
+// rest of the requester's session.
+func (c *core) lingers(info leases.ClaimInfo) string {
+	p := info.Claim.On(c.engine.Node())
+	if p == nil || (info.Claim.State != leases.Locked && info.Claim.State != leases.Quarantined) {
+		return ""
+	}
+	for _, r := range p.Requesters {
+		if pid := c.prover.Lingers(info.ID, r); pid != 0 {
+			return fmt.Sprintf("its requester (pid %d) is gone, but process %d, begun in the same session since, may become this uid yet", r.PID, pid)
+		}
+	}
+	return ""
 }
 
 func (c *core) freeView(ctx context.Context, u *uses, info leases.ClaimInfo) api.UID {

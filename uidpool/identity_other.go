@@ -35,3 +35,7 @@ func WaitExit(context.Context, ProcessRef) error { return needsLinux("watching a
 func (r *Reader) SessionYounger(context.Context, ProcessRef, uint64, UID) (bool, error) {
 	return true, supported()
 }
+
+func (r *Reader) sessionYounger(context.Context, ProcessRef, uint64, UID) (int, error) {
+	return 0, supported()
+}

@@ -60,6 +60,9 @@ func TestRule02ChildOfADeadRequester(t *testing.T) {
 	if !p.MayStart(1910007000, r) {
 		t.Error("the hold ended while a child could still become the uid")
 	}
+	if pid := p.Lingers(1910007000, r); pid == 0 || pid == ref.PID {
+		t.Errorf("it lasts for the sake of process %d", pid)
+	}
 }
 
 // TestRule06LossIsTold: a holder learns that an operator ended its grant, though the

@@ -19,7 +19,7 @@ type Prover struct {
 	roots   string // of what is read for residue: "" but in tests
 
 	mu        sync.Mutex // guards the fields below
-	busy      map[sessionSince]time.Time
+	busy      map[sessionSince]leftOver
 	connected map[string]int // requesters of a connection hold: how many each has
 }
 
@@ -30,13 +30,19 @@ type sessionSince struct {
 	except  uint32
 }
 
+// leftOver is that yes: when, and which process it was, 0 if it was doubt.
+type leftOver struct {
+	at  time.Time
+	pid int
+}
+
 // busyFor is how long such a yes is believed without another walk: it only makes
 // a dead requester's hold end later.
 const busyFor = time.Second
 
 // NewProver returns a prover that reads through r.
 func NewProver(r *Reader) *Prover {
-	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]time.Time{}, connected: map[string]int{}}
+	return &Prover{reader: r, shared: NewShared(r), busy: map[sessionSince]leftOver{}, connected: map[string]int{}}
 }
 
 // OnScan sets what is told of each scan: how long it took, how many tasks it read,
@@ -151,23 +157,39 @@ func (p *Prover) Alive(r leases.Requester) bool {
 func (p *Prover) leftBehind(id uint32, ref ProcessRef, since uint64) bool {
 	q := sessionSince{ref.Session, since, id}
 	p.mu.Lock()
-	at, known := p.busy[q]
+	was, known := p.busy[q]
 	p.mu.Unlock()
-	if known && time.Since(at) < busyFor {
+	if known && time.Since(was.at) < busyFor {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), busyFor)
 	defer cancel()
-	younger, err := p.reader.SessionYounger(ctx, ref, since, UID(id))
+	pid, err := p.reader.sessionYounger(ctx, ref, since, UID(id))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if younger || err != nil {
-		p.busy[q] = time.Now()
+	if pid != 0 || err != nil {
+		p.busy[q] = leftOver{time.Now(), pid}
 		return true
 	}
 	delete(p.busy, q)
 	return false
 }
+
+// Lingers is the process for whose sake [Prover.MayStart] last said that a requester
+// may start something though it is gone itself: 0 if there is none, or it has not been
+// asked for seconds. It asks nothing by itself.
+func (p *Prover) Lingers(id uint32, r leases.Requester) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was := p.busy[sessionSince{r.Session, r.Since, id}]
+	if time.Since(was.at) > lingersFor {
+		return 0
+	}
+	return was.pid
+}
+
+// lingersFor is how long an answer of Lingers stands: some steps of the engine's.
+const lingersFor = 5 * time.Second
 
 // Who lists processes that a recent scan saw under a uid, at most [MaxHolders].
 func (p *Prover) Who(ctx context.Context, uid UID, maxAge time.Duration) []Process {

@@ -15,18 +15,24 @@ import (
 // error ([problem.ErrNoProof], or the cause of ctx) says why. A child that left
 // the session (setsid) is not found.
 func (r *Reader) SessionYounger(ctx context.Context, p ProcessRef, sinceTicks uint64, except UID) (bool, error) {
+	pid, err := r.sessionYounger(ctx, p, sinceTicks, except)
+	return pid != 0 || err != nil, err
+}
+
+// sessionYounger is SessionYounger with the last such process found, 0 if there is none.
+func (r *Reader) sessionYounger(ctx context.Context, p ProcessRef, sinceTicks uint64, except UID) (int, error) {
 	if err := r.View(); err != nil {
-		return true, err
+		return 0, err
 	}
 	inode, err := PIDNamespace()
 	if err != nil {
-		return true, err
+		return 0, err
 	}
 	if inode != p.PIDNS || p.Session <= 0 {
-		return true, problem.New(problem.CodeNoProof,
+		return 0, problem.New(problem.CodeNoProof,
 			"cannot tell who is left of session %d of %s: it is of pid namespace %d, this process of %d", p.Session, p, p.PIDNS, inode)
 	}
-	found := false
+	found := 0
 	err = r.exact(ctx, func(s *scanner, pid int) (bool, error) {
 		text, err := s.file.read(s.rootFD, pid, "stat", func([]byte) bool { return false })
 		if vanished(err) {
@@ -48,15 +54,16 @@ func (r *Reader) SessionYounger(ctx context.Context, p ProcessRef, sinceTicks ui
 			if gone || err != nil {
 				return gone, err
 			}
-			u := uint32(except)
-			found = found || now.uids != [4]uint32{u, u, u, u}
+			if u := uint32(except); now.uids != [4]uint32{u, u, u, u} {
+				found = pid
+			}
 		}
 		// Counted last: a process that is gone is met again.
 		s.tally.tasks += max(st.threads, 1)
 		return false, nil
 	}, func(*scanner) {})
 	if err != nil {
-		return true, err
+		return 0, err
 	}
 	return found, nil
 }

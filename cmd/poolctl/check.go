@@ -80,7 +80,7 @@ func (o *checkOptions) mend(ctx context.Context, c *api.Client) error {
 	}
 	if len(plan) == 0 {
 		o.f.hint("nothing to repair without a person's judgement; see  poolctl check")
-		return nil
+		return printList(o.f, repairSheet, plan, nil)
 	}
 	if !o.yes {
 		if err := printList(o.f, repairSheet, plan, nil); err != nil {
