@@ -98,7 +98,11 @@ func (s *asserting) read(ctx context.Context, part []jentry) ([]standing, error)
 		return nil, err
 	}
 	r := resp.Responses
-	if !bytes.Equal(value(r[0]), s.g.meta) || !bytes.Equal(value(r[1]), s.g.alive) {
+	switch alive := value(r[1]); {
+	case alive == nil:
+		s.a.session.lost(s.g, errors.New("the presence is gone"))
+		return nil, errMoved
+	case !bytes.Equal(value(r[0]), s.g.meta) || !bytes.Equal(alive, s.g.alive):
 		return nil, errMoved
 	}
 	all := make([]standing, len(part))
@@ -374,6 +378,9 @@ func (s *asserting) say(ctx context.Context, r Recovery) error {
 		case err == nil && resp.Succeeded:
 			return nil
 		case err == nil:
+			if _, err := s.read(ctx, nil); err != nil { // tells whether the session is over
+				return err
+			}
 			return errMoved
 		}
 		if wait.Wait(ctx) != nil {

@@ -1,11 +1,8 @@
 package leases
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
@@ -63,7 +60,7 @@ func (r *restoring) take(n int, nodes ...*agent) {
 			}
 			r.held = append(r.held, g)
 		}
-		r.held = append(r.held, a.get(Requester{ID: NewToken(), Hold: HoldNone}, wants(Want{Pool: VLANPool("a"), Count: 1})))
+		r.held = append(r.held, a.get(Requester{}, withKey("v-"+NewToken()), wants(Want{Pool: VLANPool("a"), Count: 1})))
 	}
 }
 
@@ -74,9 +71,6 @@ func (r *restoring) frozen(nodes ...*agent) {
 			_, err := a.ask(a.m.born("never"))
 			if err == nil {
 				r.t.Fatalf("%s grants in a restored etcd", a.id.Node)
-			}
-			if !errors.Is(err, problem.ErrFrozen) {
-				r.t.Log(err)
 			}
 			return errors.Is(err, problem.ErrFrozen)
 		})
@@ -97,7 +91,9 @@ func (r *restoring) normal(nodes ...*agent) {
 	defer func() {
 		if r.t.Failed() {
 			p, err := Progress(r.ctx(), r.client)
-			r.t.Logf("%+v, %v", p, err)
+			if err == nil {
+				r.t.Logf("%+v, waits for %v, disputed %v", p.Meta, p.Waits, p.Conflicts)
+			}
 		}
 	}()
 	for _, a := range nodes {
@@ -131,7 +127,7 @@ func (r *restoring) allHeld(asks int, nodes ...*agent) {
 	for i := range asks {
 		a := nodes[i%len(nodes)]
 		g := a.get(a.m.born(fmt.Sprint("after", i)))
-		v := a.get(Requester{ID: NewToken(), Hold: HoldNone}, wants(Want{Pool: VLANPool("a"), Count: 1}))
+		v := a.get(Requester{}, withKey("v-"+NewToken()), wants(Want{Pool: VLANPool("a"), Count: 1}))
 		for _, ref := range []Ref{g.ref(), v.ref()} {
 			if by := taken[ref]; by != "" {
 				r.t.Errorf("%s is granted again, to %s beside %s", ref, g.Token, by)
@@ -163,6 +159,216 @@ func TestRestoreKeepsGrants(t *testing.T) {
 	}
 }
 
-var _ = context.Canceled
-var _ = flag.Parsed
-var _ = os.Getenv
+// back starts a node again whose agent had ended, on its home and machine.
+func (r *restoring) back(a *agent) *agent {
+	r.t.Helper()
+	return r.spawn(a.id.Node, a.home, a.m, true)
+}
+
+// TestRestoreFromJournals: every agent ends before the restore and starts after it,
+// so that nothing but the journals knows of the grants.
+func TestRestoreFromJournals(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1", "n2")
+	r.take(5, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	r.take(20, r.nodes...)
+	for _, a := range r.nodes {
+		a.crash()
+	}
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{NewToken: true, Bump: 1000, MarkCompacted: true})
+	for _, a := range r.nodes {
+		r.refusedStart(a.id.Node, a.home, a.m, problem.ErrFrozen, "gone back in time")
+	}
+	r.adopt(AdoptOptions{})
+	for i, a := range r.nodes {
+		r.nodes[i] = r.back(a)
+	}
+	r.normal(r.nodes...)
+	r.allHeld(20, r.nodes...)
+}
+
+// TestRestoreNoticedByANewcomer: an agent that has never seen the cluster grants
+// nothing in a restored etcd either (trace 15).
+func TestRestoreNoticedByANewcomer(t *testing.T) {
+	t.Parallel()
+	for _, opts := range restores {
+		r := newRestoring(t, "n1")
+		r.take(5, r.nodes...)
+		file := r.etcd.Snapshot(t)
+		r.nodes[0].crash()
+		r.etcd.Restore(t, file, opts)
+		r.refusedStart("n2", t.TempDir(), newMachine("n2"), problem.ErrFrozen, "raft index")
+		if m, _, err := r.client.ReadMeta(r.ctx()); err != nil || m.State != cluster.StateRecovering || m.By != "n2" {
+			t.Errorf("%+v: %+v, %v", opts, m, err)
+		}
+	}
+}
+
+// TestRestoreWaitsForANode: one that is off while the restore is adopted, and that
+// was registered after the snapshot, comes back later; granting waits (trace 23).
+func TestRestoreWaitsForANode(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1")
+	r.take(5, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	off := r.running("n2")
+	r.take(20, off)
+	off.crash()
+	r.take(5, r.nodes[0])
+	r.nodes[0].crash() // nobody has seen what n2 holds
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+	r.refusedStart("n1", r.nodes[0].home, r.nodes[0].m, problem.ErrFrozen)
+	r.adopt(AdoptOptions{Nodes: []string{"n2"}})
+	r.nodes[0] = r.back(r.nodes[0])
+	until(t, "n1 has spoken", func() bool {
+		p, err := Progress(r.ctx(), r.client)
+		return err == nil && len(p.Waits) == 1 && p.Waits[0].Node == "n2"
+	})
+	r.frozen(r.nodes[0])
+	off = r.back(off)
+	r.normal(r.nodes[0], off)
+	r.allHeld(20, r.nodes[0], off)
+}
+
+// TestRestoreFencedNodeReturns: a node that the operator said to be off is not waited
+// for; it comes back after a reboot, holds nothing, and grants.
+func TestRestoreFencedNodeReturns(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1", "n2")
+	r.take(5, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	r.take(10, r.nodes[0])
+	kept := r.held
+	lost := r.nodes[1]
+	r.take(5, lost)
+	lost.crash()
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{NewToken: true})
+	r.frozen(r.nodes[0])
+	r.adopt(AdoptOptions{Fence: []string{"n2"}})
+	r.normal(r.nodes[0])
+	r.refusedStart("n2", lost.home, lost.m, problem.ErrFenced, "fenced")
+	lost.m.reboot()
+	until(t, "n2 is taken out", func() bool { return r.nodes[0].Unfence(r.ctx(), "n2", "op") == nil })
+	lost = r.back(lost)
+	r.normal(lost)
+	r.held = nil
+	for _, g := range kept {
+		if c := r.claim(g.ref()); c != nil && c.On("n2") == nil {
+			r.held = append(r.held, g)
+		}
+	}
+	if len(r.held) < 15 {
+		t.Fatalf("%d grants are left", len(r.held))
+	}
+	r.allHeld(10, r.nodes[0], lost)
+}
+
+// TestRestoreDataDirectoryLost: a node comes back without its data directory, and
+// was registered after the snapshot: what runs on it is kept out of the pool. What
+// another agent saw of it is put back.
+func TestRestoreDataDirectoryLost(t *testing.T) {
+	t.Parallel()
+	for _, seen := range []bool{false, true} {
+		r := newRestoring(t, "n1")
+		r.take(2, r.nodes...)
+		file := r.etcd.Snapshot(t)
+		off := r.running("n2")
+		kept := len(r.held)
+		r.take(6, off)
+		for _, g := range r.held[kept:] {
+			if !g.ref().vlan() {
+				off.m.start(g.ref().ID)
+			}
+		}
+		if seen {
+			r.nodes[0].sync()
+		}
+		off.crash()
+		if !seen {
+			r.nodes[0].crash()
+		}
+		r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+		if !seen {
+			r.refusedStart("n1", r.nodes[0].home, r.nodes[0].m, problem.ErrFrozen)
+		} else {
+			r.frozen(r.nodes[0])
+		}
+		r.adopt(AdoptOptions{Nodes: []string{"n2"}})
+		if !seen {
+			r.nodes[0] = r.back(r.nodes[0])
+		}
+		off.home = t.TempDir()
+		off = r.back(off)
+		r.normal(r.nodes[0], off)
+		gone := r.held[kept:]
+		if !seen {
+			r.held = r.held[:kept]
+		}
+		r.allHeld(0)
+		for _, g := range gone {
+			if c := r.claim(g.ref()); !g.ref().vlan() && c == nil {
+				t.Errorf("%s is free, and a process runs under it", g.ref())
+			}
+		}
+	}
+}
+
+// TestRestoreOfTheSameSnapshotAgain: what was granted after the first adoption
+// outlives a second restore too.
+func TestRestoreOfTheSameSnapshotAgain(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1", "n2")
+	r.take(3, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	for range 2 {
+		r.take(5, r.nodes...)
+		r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+		r.frozen(r.nodes...)
+		r.adopt(AdoptOptions{})
+		r.normal(r.nodes...)
+	}
+	r.allHeld(10, r.nodes...)
+}
+
+// TestRestoreFalseAlarm: a node that looked at a copy freezes a cluster that is as it
+// was; adopting heals it, and nobody loses anything.
+func TestRestoreFalseAlarm(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1", "n2")
+	r.take(5, r.nodes...)
+	m, raw, err := r.client.ReadMeta(r.ctx())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = r.nodes[0].session.audit.freeze(r.ctx(), raw, "a copy")
+	r.frozen(r.nodes...)
+	r.adopt(AdoptOptions{})
+	r.normal(r.nodes...)
+	r.take(5, r.nodes...)
+	r.allHeld(10, r.nodes...)
+	if now, _, err := r.client.ReadMeta(r.ctx()); err != nil || now.Number != m.Number+1 || !now.Follows(m.Epoch) {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
+
+// TestRestoreLateNode: granting has resumed without a node that nobody named; its
+// running process meets another holder of nothing, and what it holds is put back.
+func TestRestoreLateNode(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1")
+	r.take(2, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	off := r.running("n2")
+	r.take(6, off)
+	off.crash()
+	r.nodes[0].crash()
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+	r.refusedStart("n1", r.nodes[0].home, r.nodes[0].m, problem.ErrFrozen)
+	r.adopt(AdoptOptions{})
+	r.nodes[0] = r.back(r.nodes[0])
+	r.normal(r.nodes[0])
+	off = r.back(off)
+	r.normal(off)
+	r.allHeld(10, r.nodes[0], off)
+}
