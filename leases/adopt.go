@@ -281,7 +281,10 @@ func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clie
 		if err != nil {
 			return false, err
 		}
-		at := standingOf(resp.Responses[0], resp.Responses[1], r.Meta.Epoch)
+		at, err := standingOf(resp.Responses[0], resp.Responses[1], r.Meta.Epoch)
+		if err != nil {
+			return false, Unread(k.Recovered(k.Root()+key), err)
+		}
 		if at.mark != nil && at.mark.Resolved == node {
 			continue
 		}
