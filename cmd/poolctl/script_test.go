@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Files: files,
-		Cmds:  map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits},
+		Cmds:  map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "modes": modes},
 		Condition: func(cond string) (bool, error) {
 			if cond == "root" {
 				return os.Geteuid() == 0, nil
@@ -82,5 +82,30 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Logf("%s%s", ts.ReadFile("stdout"), ts.ReadFile("stderr"))
 	if got != want {
 		ts.Fatalf("%s ended with code %d, want %d", strings.Join(args[1:], " "), got, want)
+	}
+}
+
+// modes is "modes DIR": keys are for their owner alone, certificates for everybody,
+// and nothing else lies about.
+func modes(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: modes DIR")
+	}
+	entries, err := os.ReadDir(ts.MkAbs(args[0]))
+	ts.Check(err)
+	keys := 0
+	for _, e := range entries {
+		info, err := e.Info()
+		ts.Check(err)
+		want, ok := map[string]fs.FileMode{".key": 0o600, ".crt": 0o644}[filepath.Ext(e.Name())]
+		if !ok || info.Mode() != want {
+			ts.Fatalf("%s has mode %v", e.Name(), info.Mode())
+		}
+		if want == 0o600 {
+			keys++
+		}
+	}
+	if keys == 0 {
+		ts.Fatalf("%s holds no key", args[0])
 	}
 }
