@@ -1,21 +1,19 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
-	"os"
 	"regexp"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/tlsfile"
 )
 
 // TLSFiles are PEM files of the agent's own door on TCP. They are read again when
@@ -36,72 +34,17 @@ var roleUnits = map[string]role{"idpool-observer": observer, "idpool-requester":
 // claims, keys and messages.
 var commonName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$`)
 
-// credentials are what the files held when they were read last.
-type credentials struct {
-	files TLSFiles
-	log   *zap.Logger
-
-	mu    sync.Mutex // guards the fields below
-	raw   [3][]byte
-	pair  tls.Certificate
-	roots *x509.CertPool
-	// failed is why the files as they are now cannot be used, "" if they can.
-	failed string
-}
-
 // loadCredentials reads the files; what cannot be used is [problem.CodeInvalid].
 func loadCredentials(files TLSFiles, log *zap.Logger) (*credentials, error) {
-	c := &credentials{files: files, log: log}
-	if err := c.read(); err != nil {
+	source, err := tlsfile.Open("listen on TCP", tlsfile.Files{Cert: files.Cert, Key: files.Key, CA: files.ClientCA}, log)
+	if err != nil {
 		return nil, err
 	}
-	return c, nil
+	return &credentials{source}, nil
 }
 
-// read takes the files in, if they are others than before; c.mu is the caller's.
-func (c *credentials) read() error {
-	var raw [3][]byte
-	for i, path := range []string{c.files.Cert, c.files.Key, c.files.ClientCA} {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return problem.Wrap(problem.CodeInvalid, err, "listen on TCP")
-		}
-		raw[i] = data
-	}
-	if bytes.Equal(raw[0], c.raw[0]) && bytes.Equal(raw[1], c.raw[1]) && bytes.Equal(raw[2], c.raw[2]) {
-		return nil
-	}
-	pair, err := tls.X509KeyPair(raw[0], raw[1])
-	if err != nil {
-		return problem.Wrap(problem.CodeInvalid, err, "listen on TCP: certificate %s with key %s", c.files.Cert, c.files.Key)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(raw[2]) {
-		return problem.New(problem.CodeInvalid, "listen on TCP: %s holds no PEM certificate of an authority", c.files.ClientCA)
-	}
-	c.raw, c.pair, c.roots = raw, pair, roots
-	return nil
-}
-
-// now is what stands in the files; what stood in them where that cannot be used,
-// so that a renewal caught half-way locks nobody out.
-func (c *credentials) now() (tls.Certificate, *x509.CertPool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	failed := ""
-	if err := c.read(); err != nil {
-		failed = err.Error()
-	}
-	if failed != c.failed {
-		c.failed = failed
-		if failed != "" {
-			c.log.Warn("certificates changed and cannot be used, the ones before stay", zap.String("error", failed))
-		} else {
-			c.log.Info("certificates can be used again")
-		}
-	}
-	return c.pair, c.roots
-}
+// credentials are those of the agent's own door on TCP.
+type credentials struct{ *tlsfile.Source }
 
 // config makes every handshake look at the files. No session is resumed: that
 // would pass over an authority that was taken out.
@@ -109,9 +52,9 @@ func (c *credentials) config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			pair, roots := c.now()
+			pair, roots := c.Now()
 			return &tls.Config{
-				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}, ClientCAs: roots,
+				MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*pair}, ClientCAs: roots,
 				ClientAuth: tls.RequireAndVerifyClientCert, SessionTicketsDisabled: true, NextProtos: []string{"http/1.1"},
 			}, nil
 		},
@@ -125,7 +68,7 @@ func (c *credentials) caller(state *tls.ConnectionState) (caller, error) {
 		return caller{}, errors.New("no certificate")
 	}
 	leaf := state.PeerCertificates[0]
-	_, roots := c.now()
+	_, roots := c.Now()
 	between := x509.NewCertPool()
 	for _, cert := range state.PeerCertificates[1:] {
 		between.AddCert(cert)

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/idpool/idpool/problem"
+	"github.com/idpool/idpool/tlsfile"
 )
 
 const (
@@ -22,12 +23,14 @@ const (
 
 // Client is idpool's connection to one etcd cluster. Safe for concurrent use.
 type Client struct {
-	cfg       Config
-	keys      Keys
-	log       *zap.Logger
-	txn       *clientv3.Client
-	renew     *clientv3.Client
-	watch     *clientv3.Client
+	cfg   Config
+	keys  Keys
+	log   *zap.Logger
+	txn   *clientv3.Client
+	renew *clientv3.Client
+	watch *clientv3.Client
+	// files are those of TLS, nil where no endpoint is secure.
+	files     *tlsfile.Source
 	clusterID uint64
 	// page is how many keys one request of a list asks for.
 	page int64
@@ -52,8 +55,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	tlsConfig, err := cfg.TLS.load(cfg.Endpoints)
-	if err != nil {
+	if c.files, err = cfg.TLS.open(cfg.Endpoints, c.log); err != nil {
 		return nil, err
 	}
 	// Grpc's own waits between connects grow to two minutes, which would outlast
@@ -68,8 +70,10 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		DialTimeout:          cfg.Attempt,
 		DialKeepAliveTime:    dialKeepAliveTime,
 		DialKeepAliveTimeout: dialKeepAliveTimeout,
-		TLS:                  tlsConfig,
 		Logger:               c.log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
+	}
+	if c.files != nil {
+		base.DialOptions = append(base.DialOptions, grpc.WithTransportCredentials(&handshakes{files: c.files, serverName: cfg.TLS.ServerName}))
 	}
 	if err := c.connect(base); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -191,7 +195,7 @@ func (c *Client) Read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnRes
 			return nil, problem.Wrap(problem.CodeInternal, err, "read from etcd")
 		}
 		if wait.Wait(budget) != nil {
-			return nil, problem.Wrap(problem.CodeUnavailable, cause(ctx, err), "read from etcd at %v", c.cfg.Endpoints)
+			return nil, c.unavailable(cause(ctx, err), "read from etcd at %v", c.cfg.Endpoints)
 		}
 	}
 }

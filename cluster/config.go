@@ -17,7 +17,8 @@ const (
 	maxSocketPath = 100
 )
 
-// TLSConfig names the files of mutual TLS. All are read once, at [Open].
+// TLSConfig names the files of mutual TLS. They are read at [Open], and again for
+// each connection that is made later: a renewed file needs no restart.
 type TLSConfig struct {
 	// CAFile holds the authorities that may sign the servers' certificates; the
 	// system's if empty.

@@ -47,6 +47,9 @@ var notDone = []error{
 	rpctypes.ErrTooManyOps, rpctypes.ErrDuplicateKey, rpctypes.ErrEmptyKey,
 	rpctypes.ErrLeaseNotFound, rpctypes.ErrKeyNotFound, rpctypes.ErrCompacted,
 	rpctypes.ErrFutureRev, rpctypes.ErrCorrupt,
+	// Users or roles changed while the request was on its way: it says nothing about
+	// ours, and the next try is judged by what they are now.
+	rpctypes.ErrAuthOldRevision,
 }
 
 // denied are the errors of authentication and of permissions.
@@ -54,8 +57,7 @@ var denied = []error{
 	rpctypes.ErrPermissionDenied, rpctypes.ErrRootUserNotExist, rpctypes.ErrRootRoleNotExist,
 	rpctypes.ErrUserEmpty, rpctypes.ErrUserNotFound, rpctypes.ErrRoleNotFound, rpctypes.ErrRoleEmpty,
 	rpctypes.ErrAuthFailed, rpctypes.ErrRoleNotGranted, rpctypes.ErrPermissionNotGranted,
-	rpctypes.ErrAuthNotEnabled, rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision,
-	rpctypes.ErrInvalidAuthMgmt,
+	rpctypes.ErrAuthNotEnabled, rpctypes.ErrInvalidAuthToken, rpctypes.ErrInvalidAuthMgmt,
 }
 
 // Classify says what is known about a mutation that returned err: [Applied] for

@@ -2,11 +2,8 @@ package cluster
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -47,7 +44,7 @@ func (c *Client) checkServers(ctx context.Context) error {
 			return problem.Wrap(problem.CodeForbidden, err, "etcd at %v", c.cfg.Endpoints)
 		}
 		if wait.Wait(ctx) != nil {
-			return problem.Wrap(problem.CodeUnavailable, err, "no etcd answers at %s", strings.Join(c.cfg.Endpoints, ","))
+			return c.unavailable(err, "no etcd answers at %s", strings.Join(c.cfg.Endpoints, ","))
 		}
 	}
 }
@@ -109,30 +106,4 @@ func permanent(err error) bool {
 		rpctypes.ErrTooManyOps, rpctypes.ErrRequestTooLarge, rpctypes.ErrEmptyKey,
 		rpctypes.ErrCompacted, rpctypes.ErrFutureRev, rpctypes.ErrDuplicateKey,
 	})
-}
-
-// load reads the files; nil where no endpoint is secure.
-func (t TLSConfig) load(endpoints []string) (*tls.Config, error) {
-	if !strings.HasPrefix(endpoints[0], "https:") {
-		return nil, nil
-	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.ServerName}
-	if t.CAFile != "" {
-		pem, err := os.ReadFile(t.CAFile)
-		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "TLS authorities")
-		}
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, problem.New(problem.CodeInvalid, "TLS authorities %s: the file holds no PEM certificate", t.CAFile)
-		}
-	}
-	if t.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(t.CertFile, t.KeyFile)
-		if err != nil {
-			return nil, problem.Wrap(problem.CodeInvalid, err, "TLS certificate")
-		}
-		out.Certificates = []tls.Certificate{pair}
-	}
-	return out, nil
 }

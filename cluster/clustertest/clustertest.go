@@ -40,6 +40,11 @@ func Start(t testing.TB) *Cluster {
 // StartN runs a cluster of n members until the test ends.
 func StartN(t testing.TB, n int) *Cluster {
 	t.Helper()
+	return start(t, n, func(dir string, n int) []embed.Config { return configs(t, dir, n) })
+}
+
+func start(t testing.TB, n int, configs func(dir string, n int) []embed.Config) *Cluster {
+	t.Helper()
 	// A short path: t.TempDir names the test, and a socket takes 100 bytes.
 	dir, err := os.MkdirTemp("", "idpool-test-")
 	if err != nil {
@@ -50,7 +55,7 @@ func StartN(t testing.TB, n int) *Cluster {
 			t.Errorf("remove etcd's data: %v", err)
 		}
 	})
-	c := &Cluster{configs: configs(t, dir, n), members: make([]*embed.Server, n)}
+	c := &Cluster{configs: configs(dir, n), members: make([]*embed.Server, n)}
 	t.Cleanup(func() { c.Stop(t) })
 	c.Restart(t)
 	for _, m := range c.members {

@@ -27,10 +27,12 @@ type Config struct {
 	// Token is the cluster's token at first boot; if empty, a random one is made
 	// and kept beside the data. Members of one cluster need the same.
 	Token string
-	// ListenPeer is this member's http://IP:PORT for other members, who talk
-	// without TLS: for tests. If empty the server is a cluster of one and opens no
-	// peer port.
+	// ListenPeer is this member's http://IP:PORT or https://IP:PORT for other members:
+	// for tests. If empty the server is a cluster of one and opens no peer port.
 	ListenPeer string
+	// PeerTLS is the certificate for an https ListenPeer, on both sides of it. Members
+	// must show one that CAFile signed and whose common name is in Members.
+	PeerTLS cluster.TLSConfig
 	// Members maps the name of every first member, this one too, to its
 	// ListenPeer. Needed with ListenPeer.
 	Members map[string]string
@@ -93,10 +95,12 @@ func (c Config) validatePeers() error {
 		}
 		return nil
 	}
-	if u, err := parseListener(c.ListenPeer); err != nil {
+	u, err := parseListener(c.ListenPeer)
+	if err != nil {
 		return err
-	} else if u.Scheme != "http" {
-		return invalid("peer listener %q: peers talk without TLS, use http://IP:PORT", c.ListenPeer)
+	}
+	if full := c.PeerTLS.CAFile != "" && c.PeerTLS.CertFile != "" && c.PeerTLS.KeyFile != ""; (u.Scheme == "https") != full {
+		return invalid("peer listener %q: https goes with a certificate, its key and authorities, and http with none", c.ListenPeer)
 	}
 	if c.Members[c.name()] != c.ListenPeer {
 		return invalid("members lack this one: add %s at %s", c.name(), c.ListenPeer)

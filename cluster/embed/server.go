@@ -3,9 +3,11 @@ package embed
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -271,6 +273,13 @@ func peers(c *embed.Config, cfg Config) error {
 	c.ListenPeerUrls = nil
 	if cfg.ListenPeer != "" {
 		c.ListenPeerUrls = c.AdvertisePeerUrls
+	}
+	if cfg.PeerTLS.CAFile != "" {
+		// By name: a client's certificate has the same authority.
+		c.PeerTLSInfo = transport.TLSInfo{
+			CertFile: cfg.PeerTLS.CertFile, KeyFile: cfg.PeerTLS.KeyFile,
+			TrustedCAFile: cfg.PeerTLS.CAFile, ClientCertAuth: true, AllowedCNs: slices.Sorted(maps.Keys(members)),
+		}
 	}
 	var list []string
 	for name, peer := range members {
