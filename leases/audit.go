@@ -53,24 +53,29 @@ func (a *audit) note(ctx context.Context, h *pb.ResponseHeader) {
 	})
 }
 
-// furthest asks every member and returns the furthest of those that answer.
+// furthest asks every member at once, so that a silent one costs the others no time,
+// and returns the furthest of those that answer within an attempt.
 func (a *audit) furthest(ctx context.Context) (index uint64, revision int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, a.client.Config().Attempt)
+	defer cancel()
+	endpoints := a.client.Config().Endpoints
+	answers, errs := make([]*clientv3.StatusResponse, len(endpoints)), make([]error, len(endpoints))
+	var all sync.WaitGroup
+	for i, ep := range endpoints {
+		all.Go(func() { answers[i], errs[i] = a.client.Txn().Status(ctx, ep) })
+	}
+	all.Wait()
 	answered := false
-	for _, ep := range a.client.Config().Endpoints {
-		attempt, cancel := context.WithTimeout(ctx, a.client.Config().Attempt)
-		st, e := a.client.Txn().Status(attempt, ep)
-		cancel()
-		if e != nil {
-			err = e
-			continue
+	for i, st := range answers {
+		if errs[i] == nil {
+			answered = true
+			index, revision = max(index, st.RaftAppliedIndex), max(revision, st.Header.Revision)
 		}
-		answered = true
-		index, revision = max(index, st.RaftAppliedIndex), max(revision, st.Header.Revision)
 	}
 	if answered {
-		err = nil
+		return index, revision, nil
 	}
-	return index, revision, err
+	return 0, 0, errors.Join(errs...)
 }
 
 // check refuses with [problem.ErrFrozen] if etcd is behind what was seen. A
