@@ -111,9 +111,10 @@ images: image ## the same, and one of etcd for where the official one cannot be 
 
 # What `make compose-test` runs in place of the agent's image.
 .PHONY: test-image
-test-image:
+test-image: images
 	mkdir -p $(IMAGE)/test
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGE)/test/ ./test/compose/tenant
+	cp $(IMAGE)/etcd/etcdctl $(IMAGE)/test/
 	docker build -q -t idpool/test:dev -f test/compose/Dockerfile $(IMAGE)/test
 
 .PHONY: compose-test

@@ -184,7 +184,7 @@ func TestAgents(t *testing.T) {
 			t.Errorf("%s: %v", name, s.Environment)
 		}
 	}
-	if want := []string{"--agent=n1", "--agent=n2", "--agent=n3"}; !slices.Equal(f.Services["auth"].Command, want) {
+	if want := []string{"--agent=n1", "--agent=n2", "--agent=n3", "--observer=etcd1", "--observer=etcd2", "--observer=etcd3"}; !slices.Equal(f.Services["auth"].Command, want) {
 		t.Errorf("etcd's users are %v", f.Services["auth"].Command)
 	}
 	var wished []string

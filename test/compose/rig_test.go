@@ -27,6 +27,7 @@ type rig struct {
 	t       *testing.T
 	compose []string
 	project string
+	ids     map[string]string // containers by service; forget one that is made anew
 }
 
 // on is the rig under the test that asks.
@@ -43,7 +44,7 @@ func bringUp(t *testing.T) *rig {
 	if len(words) == 0 {
 		t.Skip("needs a Docker engine and images: make compose-test")
 	}
-	r := &rig{t: t, compose: words}
+	r := &rig{t: t, compose: words, ids: map[string]string{}}
 	for i, w := range words {
 		if w == "-p" {
 			r.project = words[i+1]
@@ -112,11 +113,15 @@ func (r *rig) must(args ...string) string {
 // container is the id of a service's container, running or not.
 func (r *rig) container(service string) string {
 	r.t.Helper()
+	if id := r.ids[service]; id != "" {
+		return id
+	}
 	id := r.docker("ps", "-aq", "--filter", "label=com.docker.compose.project="+r.project, "--filter", "label=com.docker.compose.service="+service,
 		"--filter", "label=com.docker.compose.oneoff=False")
 	if id == "" || strings.Contains(id, "\n") {
 		r.t.Fatalf("containers of %s: %q", service, id)
 	}
+	r.ids[service] = id
 	return id
 }
 
@@ -135,6 +140,22 @@ func (r *rig) poolctl(node string, args ...string) result {
 func (r *rig) ctl(node string, args ...string) string {
 	r.t.Helper()
 	res := r.poolctl(node, args...)
+	if res.code != 0 {
+		r.t.Fatalf("poolctl %s on %s: %s", strings.Join(args, " "), node, res)
+	}
+	return strings.TrimSpace(res.out)
+}
+
+// persist is ctl, again while the exit code says that nothing was done, or to repeat.
+func (r *rig) persist(node string, args ...string) string {
+	r.t.Helper()
+	var res result
+	r.eventually("poolctl "+strings.Join(args, " ")+" on "+node, func() error {
+		if res = r.poolctl(node, args...); res.code == 5 || res.code == 6 {
+			return errors.New(res.String())
+		}
+		return nil
+	})
 	if res.code != 0 {
 		r.t.Fatalf("poolctl %s on %s: %s", strings.Join(args, " "), node, res)
 	}
@@ -228,21 +249,25 @@ func isFree(u api.UID) bool { return u.State == "free" }
 // Further arguments are those of uid exec.
 func (r *rig) resident(node string, args ...string) {
 	r.t.Helper()
-	before := r.stays(node)
+	before := len(r.residents(node))
 	exec := append([]string{"exec", "-d", r.container(node), "/poolctl", "uid", "exec", "--ipc", "host"}, args...)
 	r.docker(append(exec, "--", "/tenant", "stay")...)
 	r.eventually("a process runs on "+node, func() error {
-		if r.stays(node) == before {
+		if len(r.residents(node)) == before {
 			return errors.New("no process")
 		}
 		return nil
 	})
 }
 
-// stays counts the residents of a node.
-func (r *rig) stays(node string) int {
+// residents are the pids of a node's residents, as its container counts.
+func (r *rig) residents(node string) []string {
 	r.t.Helper()
-	return strings.Count(r.docker("top", r.container(node), "-o", "pid,args"), "/tenant stay")
+	res := r.inside(node, "/tenant", "find", "tenant")
+	if res.code != 0 {
+		r.t.Fatal(res)
+	}
+	return strings.Fields(res.out)
 }
 
 // end kills the residents of a node.

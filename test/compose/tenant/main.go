@@ -4,9 +4,10 @@
 // stderr why not.
 //
 //	tenant stay                         until it is signalled
-//	tenant kill PROGRAM                 kill -9 every process of that name
+//	tenant find PROGRAM                 pids of that program, as the container counts
+//	tenant kill PROGRAM                 kill -9 every process of it
 //	tenant get URL                      GET; the status, then the body
-//	tenant load FIRST HOST…             traffic on the agents until stdin ends; a report in JSON
+//	tenant load HOST…                   traffic on the agents until stdin ends; a report in JSON
 //
 // get and load read certificates from the files that IDPOOL_CERT, IDPOOL_CERT_KEY and
 // IDPOOL_CA name, as poolctl does.
@@ -45,6 +46,12 @@ func run(args []string) error {
 	case len(args) == 1 && args[0] == "stay":
 		<-ctx.Done()
 		return nil
+	case len(args) == 2 && args[0] == "find":
+		pids, err := find(args[1])
+		for _, pid := range pids {
+			fmt.Println(pid)
+		}
+		return err
 	case len(args) == 2 && args[0] == "kill":
 		return kill(args[1])
 	case len(args) == 2 && args[0] == "get":
@@ -52,34 +59,40 @@ func run(args []string) error {
 	case len(args) > 1 && args[0] == "load":
 		return load(ctx, args[1:], os.Stdin, os.Stdout)
 	}
-	return errors.New("what? stay, kill PROGRAM, get URL, load HOST…")
+	return errors.New("what? stay, find PROGRAM, kill PROGRAM, get URL, load HOST…")
 }
 
-// kill ends every process of the container whose program has that name.
-func kill(program string) error {
+// find returns the container's processes of a program, itself left out.
+func find(program string) ([]int, error) {
 	all, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	killed := 0
+	var pids []int
 	for _, path := range all {
 		name, err := os.ReadFile(path)
 		if err != nil || strings.TrimSpace(string(name)) != program {
-			continue
+			continue // it is another's, or gone
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil || pid == os.Getpid() {
-			continue
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && pid != os.Getpid() {
+			pids = append(pids, pid)
 		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			return fmt.Errorf("kill %d: %w", pid, err)
-		}
-		killed++
 	}
-	if killed == 0 {
-		return fmt.Errorf("no process of %s", program)
+	return pids, nil
+}
+
+// kill ends every process of a program; that there is none is an error.
+func kill(program string) error {
+	pids, err := find(program)
+	if err == nil && len(pids) == 0 {
+		err = fmt.Errorf("no process of %s", program)
 	}
-	return nil
+	for _, pid := range pids {
+		if bad := syscall.Kill(pid, syscall.SIGKILL); bad != nil {
+			err = fmt.Errorf("kill %d: %w", pid, bad)
+		}
+	}
+	return err
 }
 
 // get writes the status, the name and serial number of the server's certificate, and
