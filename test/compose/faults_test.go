@@ -170,8 +170,8 @@ func fenced(r *rig) {
 	r.uid("n2", "74000", "waits for n3", waitsFor("n3"))
 	r.refused("n2", 4, []string{"exhausted", "n3", "poolctl node fence n3"}, "uid", "request", "--pool", "lost")
 	r.refused("n2", 2, []string{"say why with --reason"}, "node", "fence", "n3")
-	if out := r.ctl("n2", "node", "fence", "n3", "--reason", "power supply dead", "--dry-run"); !strings.Contains(out, "74000") {
-		r.t.Errorf("the dry run does not name the uid: %s", out)
+	if dry := r.poolctl("n2", "node", "fence", "n3", "--reason", "power supply dead", "--dry-run"); dry.code != 0 || !strings.Contains(dry.String(), "74000") {
+		r.t.Errorf("the dry run does not name the uid: %s", dry)
 	}
 	r.ctl("n2", "node", "fence", "n3", "--reason", "power supply dead")
 	r.uid("n2", "74000", "is free", isFree)
