@@ -258,19 +258,36 @@ func (a *Agent) serving(ctx context.Context) (*core, error) {
 const nothingDone = "nothing was done"
 
 // unserved makes a refusal that says that etcd did not answer one that a caller
-// can act on: nothing was done, and where to look. One that is about a part of the
-// request is about that, not about etcd.
-func unserved(node string, err error) error {
+// can act on: nothing was done, and where to look, or the trouble with certificates
+// if that is the reason. One that is about a part of the request is about that, not
+// about etcd.
+func unserved(node string, trouble, err error) error {
 	var p *problem.Error
-	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" || strings.Contains(p.Detail, nothingDone) {
+	if !errors.As(err, &p) || p.Code != problem.CodeUnavailable || p.Attribute != "" {
 		return err
 	}
 	e := *p
-	e.Detail = "node " + node + " cannot serve now: " + p.Detail + "; " + nothingDone
-	if len(e.Try) == 0 {
-		e.Try = []problem.Advice{{When: "look", Command: "poolctl status"}}
+	if trouble != nil && !strings.Contains(e.Detail, trouble.Error()) {
+		e.Detail = trouble.Error() + "; " + e.Detail
+	}
+	if !strings.Contains(e.Detail, nothingDone) {
+		e.Detail = "node " + node + " cannot serve now: " + e.Detail + "; " + nothingDone
+		if len(e.Try) == 0 {
+			e.Try = []problem.Advice{{When: "look", Command: "poolctl status"}}
+		}
 	}
 	return &e
+}
+
+// trouble is what is wrong between etcd's certificates and ours, nil if nothing is or
+// there is no connection to tell by.
+func (a *Agent) trouble() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.core == nil {
+		return nil
+	}
+	return a.core.client.Trouble()
 }
 
 // whyNot makes the reason why there is no engine an answer: nothing was done.

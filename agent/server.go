@@ -212,7 +212,7 @@ func register[I, O any](s *server, op huma.Operation, f func(context.Context, *I
 		out, err := f(ctx, in)
 		rec := auditOf(ctx)
 		if err != nil {
-			err = unserved(s.a.cfg.Node, err)
+			err = unserved(s.a.cfg.Node, s.a.trouble(), err)
 			if rec != nil {
 				rec.Outcome = string(problem.CodeOf(err))
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -74,6 +75,9 @@ func (a *Agent) notReady() (problem.Code, []string) {
 	}
 	if o.Stale != nil {
 		note(problem.CodeUnavailable, "%v", o.Stale)
+	}
+	if trouble := c.client.Trouble(); trouble != nil && len(why) > 0 {
+		why = slices.Insert(why, 0, trouble.Error()) // the likely reason of the others
 	}
 	if o.NoProof != "" && a.cfg.Role == leases.RoleNode {
 		note(problem.CodeNoProof, "%s", o.NoProof)

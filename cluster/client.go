@@ -31,6 +31,7 @@ type Client struct {
 	watch *clientv3.Client
 	// files are those of TLS, nil where no endpoint is secure.
 	files     *tlsfile.Source
+	refusals  refusals
 	clusterID uint64
 	// page is how many keys one request of a list asks for.
 	page int64
@@ -73,7 +74,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		Logger:               c.log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
 	}
 	if c.files != nil {
-		base.DialOptions = append(base.DialOptions, grpc.WithTransportCredentials(&handshakes{files: c.files, serverName: cfg.TLS.ServerName}))
+		base.DialOptions = append(base.DialOptions, grpc.WithTransportCredentials(&handshakes{files: c.files, serverName: cfg.TLS.ServerName, refusals: &c.refusals}))
 	}
 	if err := c.connect(base); err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -99,7 +100,8 @@ func Over(cfg Config, conn *clientv3.Client, log *zap.Logger) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{cfg: cfg, keys: keys, log: log, txn: conn, renew: conn, watch: conn, page: followPage, follows: map[*followStream]struct{}{}}, nil
+	return &Client{cfg: cfg, keys: keys, log: log, txn: conn, renew: conn, watch: conn, page: followPage,
+		follows: map[*followStream]struct{}{}, refusals: refusals{by: map[string]error{}}}, nil
 }
 
 func (c *Client) connect(base clientv3.Config) (err error) {

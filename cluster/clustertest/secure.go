@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/cluster/embed"
 	"github.com/idpool/idpool/cluster/pki"
+	"github.com/idpool/idpool/cluster/rbac"
 )
 
 // Secure is a cluster with TLS on both sides of every connection, between members
@@ -34,7 +36,7 @@ func StartSecure(t testing.TB, n int) *Secure {
 		all := configs(t, dir, n)
 		for i := range all {
 			all[i].TLS = s.TLS(fmt.Sprintf("m%d", i))
-			all[i].ListenClient = "https://" + freeAddress(t)
+			all[i].ListenClient, all[i].NoSocket = "https://"+freeAddress(t), true
 			if n == 1 {
 				continue
 			}
@@ -44,9 +46,6 @@ func StartSecure(t testing.TB, n int) *Secure {
 		}
 		return all
 	})
-	for i, m := range s.members {
-		s.endpoints[i] = m.Endpoints()[1]
-	}
 	return s
 }
 
@@ -81,4 +80,24 @@ func (s *Secure) As(name string) cluster.Config {
 func (s *Secure) OpenAs(t testing.TB, name string) *cluster.Client {
 	t.Helper()
 	return s.OpenWith(t, func(c *cluster.Config) { c.TLS = s.TLS(name) })
+}
+
+// Authorize gives the certificates of these names their rights, and switches
+// authentication on. It can be called again, for more names.
+func (s *Secure) Authorize(t testing.TB, users map[pki.Kind][]string) {
+	t.Helper()
+	root := s.OpenAs(t, pki.RootName)
+	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	defer cancel()
+	have, err := rbac.Read(ctx, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := rbac.Plan(rbac.Wish{Root: cluster.DefaultRoot, Users: users}, have)
+	if err == nil {
+		err = rbac.Apply(ctx, root, steps, func(rbac.Step) {})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }

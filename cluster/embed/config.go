@@ -19,6 +19,9 @@ type Config struct {
 	// http://IP:PORT or https://IP:PORT, so that other agents can join. Port 0
 	// takes a free one. The Unix socket is always there.
 	ListenClient string
+	// NoSocket leaves the Unix socket away, where clients show no certificate: for
+	// tests, of an etcd that knows its clients by theirs.
+	NoSocket bool
 	// TLS is the server's certificate for https listeners; with a CAFile, clients
 	// must show a certificate that it signed. ServerName is not used.
 	TLS cluster.TLSConfig
@@ -73,6 +76,9 @@ func (c Config) Validate() error {
 	}
 	if !secure && c.TLS != (cluster.TLSConfig{}) {
 		return invalid("TLS files are set but no listener is https: use https listeners or drop the files")
+	}
+	if c.NoSocket && c.ListenClient == "" {
+		return invalid("there is neither a socket nor a listener: name one")
 	}
 	return c.validatePeers()
 }

@@ -153,7 +153,7 @@ func orStopped(err error) error {
 }
 
 // Endpoints are the addresses clients on this machine can use: the Unix socket
-// first, then the TCP listeners with the ports they really have.
+// first, if there is one, then the TCP listeners with the ports they really have.
 func (s *Server) Endpoints() []string { return append([]string(nil), s.endpoints...) }
 
 // Done is closed when the server has ended, by Close or by itself.
@@ -245,6 +245,9 @@ func etcdConfig(cfg Config, data, token, socket string, log *zap.Logger) (*embed
 		}
 		c.ListenClientUrls = append(c.ListenClientUrls, *u)
 	}
+	if cfg.NoSocket {
+		c.ListenClientUrls = c.ListenClientUrls[1:]
+	}
 	c.AdvertiseClientUrls = c.ListenClientUrls
 	c.ClientTLSInfo = transport.TLSInfo{
 		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile,
@@ -291,8 +294,12 @@ func peers(c *embed.Config, cfg Config) error {
 
 // endpoints takes the listeners' addresses, which have the real ports.
 func endpoints(e *embed.Etcd, urls []url.URL) []string {
-	out := []string{urls[0].Scheme + "://" + urls[0].Path}
-	for _, u := range urls[1:] {
+	var out []string
+	for _, u := range urls {
+		if u.Scheme == "unix" {
+			out = append(out, u.Scheme+"://"+u.Path)
+			continue
+		}
 		for _, l := range e.Clients {
 			if addr, ok := l.Addr().(*net.TCPAddr); ok && sameListener(u, addr) {
 				out = append(out, u.Scheme+"://"+reachable(addr))

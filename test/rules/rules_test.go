@@ -59,7 +59,7 @@ var below = map[string][]string{
 	"tlsfile":                  {"problem"},
 	"cluster":                  {"seam", "tlsfile", "idset", "problem"},
 	"cluster/embed":            {"cluster", "problem"},
-	"cluster/clustertest":      {"cluster", "cluster/embed", "cluster/pki", "problem"},
+	"cluster/clustertest":      {"cluster", "cluster/embed", "cluster/pki", "cluster/rbac", "problem"},
 	"cluster/pki":              {"seam", "cluster", "problem"},
 	"cluster/rbac":             {"cluster", "cluster/pki", "problem"},
 	"leases":                   {"seam", "cluster", "idset", "problem"},
