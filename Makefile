@@ -96,17 +96,30 @@ release-dry: ## what a release consists of: packages, archives, SHA256SUMS, into
 packages-test: ## what is in the packages, and as root on Debian: docs/install.md on two machines
 	cd packaging && export CGO_ENABLED=0 && $(GO) vet ./... && $(GO) test -count=1 ./...
 
+.PHONY: image
+image: ## the agent's image, from static binaries, without a network and without a registry
+	mkdir -p $(IMAGE)/agent
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(IMAGE)/agent/ ./cmd/poolagent ./cmd/poolctl
+	docker build -q -t idpool/idpool:dev -f Dockerfile $(IMAGE)/agent
+
 .PHONY: images
-images: ## static binaries and images, without a network and without a registry
-	mkdir -p $(IMAGE)
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(IMAGE)/ ./cmd/...
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGE)/etcd go.etcd.io/etcd/server/v3
-	docker build -q -t idpool/idpool:dev -f Dockerfile $(IMAGE)
-	docker build -q -t idpool/etcd:dev -f test/compose/Dockerfile.etcd $(IMAGE)
+images: image ## the same, and one of etcd for where the official one cannot be had
+	mkdir -p $(IMAGE)/etcd
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGE)/etcd/etcd go.etcd.io/etcd/server/v3
+	cd test/compose/etcd && CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(CURDIR)/$(IMAGE)/etcd/etcdctl go.etcd.io/etcd/etcdctl/v3
+	docker build -q -t idpool/etcd:dev -f test/compose/etcd/Dockerfile $(IMAGE)/etcd
+
+# What `make compose-test` runs in place of the agent's image.
+.PHONY: test-image
+test-image: images
+	mkdir -p $(IMAGE)/test
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $(IMAGE)/test/ ./test/compose/tenant
+	cp $(IMAGE)/etcd/etcdctl $(IMAGE)/test/
+	docker build -q -t idpool/test:dev -f test/compose/Dockerfile $(IMAGE)/test
 
 .PHONY: compose-test
-compose-test: ## three etcd members and three agents in containers, up, smoke, down
-	./test/compose/smoke
+compose-test: ## docker-compose.yml with images built here: up, faults across containers, down
+	./test/compose/run
 
 .PHONY: ci
 ci: ## what lands or rejects a change

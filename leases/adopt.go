@@ -141,8 +141,11 @@ func readProgress(ctx context.Context, client *cluster.Client) (*view, uint64, i
 }
 
 // base is the highest revision of what no node writes while it is frozen: of the
-// snapshot, and the snapshot had all up to it.
+// snapshot, and the snapshot had all up to it. What was imported says so itself.
 func (v *view) base() int64 {
+	if m := v.meta.Val; m != nil && m.Imported > 0 {
+		return m.Base
+	}
 	base := v.index
 	for _, c := range v.claims {
 		base = max(base, c.ModRev)
@@ -288,7 +291,7 @@ func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clie
 		if at.mark != nil && at.mark.Resolved == node {
 			continue
 		}
-		m := Mark{V: format, In: r.Meta.Epoch, Number: r.Meta.Restored(), Rev: at.modRev}
+		m := Mark{V: format, In: r.Meta.Epoch, Number: r.Meta.Restored(), Rev: r.Meta.Rev(at.modRev)}
 		if at.mark != nil {
 			m = *at.mark
 		}

@@ -241,7 +241,7 @@ func (s *asserting) claimOf(key string, raw []byte) (Ref, *Claim) {
 }
 
 func (s *asserting) conflict(e jentry, at standing, why string) Conflict {
-	c := Conflict{Key: e.Key, Why: why, Ours: s.side(s.a.id.Node, e.Key, e.Value, e.Rev), Theirs: s.side("", e.Key, at.raw, at.modRev)}
+	c := Conflict{Key: e.Key, Why: why, Ours: s.side(s.a.id.Node, e.Key, e.Value, e.Rev), Theirs: s.side("", e.Key, at.raw, s.meta.Rev(at.modRev))}
 	if at.mark != nil {
 		c.Theirs.Node, c.Theirs.Revision = at.mark.Node, at.mark.Rev
 	}

@@ -177,7 +177,7 @@ func rule(e jentry, at standing, meta cluster.Meta, self string) ruling {
 	case at.mark != nil:
 		theirs, epoch = age{at.mark.Number, at.mark.Rev}, at.mark.Epoch
 	case at.raw != nil:
-		theirs.rev = at.modRev
+		theirs.rev = meta.Rev(at.modRev)
 	}
 	parted := mine.number == theirs.number && e.Epoch != epoch
 	order := mine.compare(theirs)
@@ -245,6 +245,7 @@ func (v *view) spoken(meta cluster.Meta) (waits []Wait, conflicts []Conflict) {
 // rests on the node list, and on nobody having said or asserted anything since.
 func resuming(k cluster.Keys, meta cluster.Meta, raw []byte, members, rev int64) ([]clientv3.Cmp, clientv3.Op) {
 	meta.State, meta.Reason, meta.By, meta.Since, meta.Adopted, meta.Expect = cluster.StateNormal, "", "", time.Time{}, false, nil
+	meta.Imported = 0 // from here on etcd's own revisions count
 	unchanged := func(prefix string) clientv3.Cmp {
 		return clientv3.Compare(clientv3.ModRevision(prefix).WithPrefix(), "<", rev+1)
 	}

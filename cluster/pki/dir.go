@@ -58,7 +58,11 @@ func Ensure(dir string, w Wish, now time.Time) ([]Entry, error) {
 		}
 		return nil, err
 	}
-	return p.carryOut(dir, have[CAName], w.days(), now)
+	all, err := p.carryOut(dir, have[CAName], w.days(), now)
+	if err == nil && w.Own {
+		err = handOut(dir)
+	}
+	return all, err
 }
 
 // openDir makes the directory, if it is missing, and locks it.

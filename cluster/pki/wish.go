@@ -65,6 +65,9 @@ type Wish struct {
 	// Retire takes all authorities but the newest out of ca.crt. It is refused while a
 	// certificate of the directory is signed by one of them.
 	Retire bool
+	// Own gives every certificate of the directory a directory of its own below it,
+	// NAME, with ca.crt, tls.crt and tls.key: to be mounted, or copied, as a whole.
+	Own bool
 	// Days are new certificates' life, 1 to [MaxDays]; [DefaultDays] if 0. None
 	// outlives its authority.
 	Days int

@@ -22,6 +22,7 @@ type clusterInitOptions struct {
 	named  map[pki.Kind]*[]string
 	renew  []string
 	retire bool
+	own    bool
 	days   int
 }
 
@@ -68,6 +69,7 @@ everybody (members of etcd restart for it, one by one); --renew of all names; th
 	}
 	flags.StringSliceVar(&o.renew, "renew", nil, "names whose certificate and key are made anew; ca: a new authority beside the old")
 	flags.BoolVar(&o.retire, "retire-old-ca", false, "trust the newest authority alone from now on")
+	flags.BoolVar(&o.own, "own-directories", false, "also give every certificate a directory of its own, DIR/NAME: ca.crt, tls.crt, tls.key")
 	flags.IntVar(&o.days, "days", pki.DefaultDays, "how long new certificates are valid, 1 to "+strconv.Itoa(pki.MaxDays))
 	return cmd
 }
@@ -88,7 +90,7 @@ func (o *clusterInitOptions) run(ctx context.Context, cmd *cobra.Command) error 
 				return usage("--%s goes with --pki DIR: where shall the certificate be?", k)
 			}
 		}
-		for _, name := range []string{"renew", "retire-old-ca", "days", "pki"} {
+		for _, name := range []string{"renew", "retire-old-ca", "own-directories", "days", "pki"} {
 			if cmd.Flags().Changed(name) {
 				return usage("--%s needs --pki DIR: where are the certificates?", name)
 			}
@@ -150,7 +152,7 @@ var clusterSheet = sheet[clusterRecord]{
 
 // certificates makes what is missing in the directory.
 func (o *clusterInitOptions) certificates(now time.Time) error {
-	w := pki.Wish{Renew: o.renew, Retire: o.retire, Days: o.days}
+	w := pki.Wish{Renew: o.renew, Retire: o.retire, Own: o.own, Days: o.days}
 	for _, k := range pki.Kinds {
 		for _, text := range *o.named[k] {
 			s, err := parseSpec(k, text)

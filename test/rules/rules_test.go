@@ -84,6 +84,8 @@ var below = map[string][]string{
 	"test/e2e/robust/resident": {"test/e2e/robust/rig", "api", "problem"},
 	"test/e2e/robust/fault":    {"test/e2e/robust/rig", "test/e2e/robust/record", "api", "cluster", "problem"},
 	"test/mutation":            {},
+	"test/compose":             {"agent/metrics", "api", "cluster/clustertest", "leases"},
+	"test/compose/tenant":      {"api"},
 	"test/bench":               {"api", "agent", "uidpool", "leases", "cluster", "cluster/clustertest", "idset", "problem"},
 }
 
