@@ -94,7 +94,7 @@ release-dry: ## what a release consists of: packages, archives, SHA256SUMS, into
 
 .PHONY: packages-test
 packages-test: ## what is in the packages, and as root on Debian: docs/install.md on two machines
-	cd packaging && export CGO_ENABLED=0 && $(GO) vet ./... && $(GO) test -count=1 ./...
+	cd packaging && export CGO_ENABLED=0 && $(GO) vet ./... && $(GO) test -count=1 -timeout 20m ./...
 
 .PHONY: image
 image: ## the agent's image, from static binaries, without a network and without a registry

@@ -3,6 +3,7 @@ package vlan_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -135,10 +136,13 @@ func mayHave(err error, are ...error) error {
 
 var gone = []error{problem.ErrNotFound, problem.ErrKeyEnded, problem.ErrCompensated, problem.ErrNotHeld}
 
+// finally waits until a service is as wanted, or gone: then nothing else comes, and
+// the walk is to begin anew.
 func (a *agent) finally(name string, want vlan.State) error {
-	_, err := a.Wait(a.ctx(), name, func(s *vlan.Service) bool {
-		return (s == nil && want == vlan.Gone) || (s != nil && s.State == want)
-	})
+	s, err := a.Wait(a.ctx(), name, func(s *vlan.Service) bool { return s == nil || s.State == want })
+	if err == nil && s == nil && want != vlan.Gone {
+		return fmt.Errorf("service %s is gone, not %s", name, want)
+	}
 	return err
 }
 

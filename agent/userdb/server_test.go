@@ -19,7 +19,7 @@ import (
 	"github.com/idpool/idpool/agent/userdb"
 )
 
-const limit = 30 * time.Second
+const limit = 2 * time.Minute
 
 // source is what tests say is granted.
 type source struct {

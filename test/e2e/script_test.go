@@ -25,7 +25,7 @@ import (
 )
 
 // patience bounds every wait of a script.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // TestScripts runs every script below testdata/script, each with an etcd and
 // agents of its own. Beside testscript's commands they have:
