@@ -273,6 +273,9 @@ func (a *agent) reaperRound() {
 		}
 	}
 	a.each(ctx, d.reclaim, a.reclaim)
+	for _, key := range d.torn {
+		a.mendRecord(ctx, key)
+	}
 }
 
 // rounds lets all agents work three rounds: enough for inquiry, proof and free.

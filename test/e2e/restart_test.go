@@ -166,7 +166,7 @@ func TestRollingRestart(t *testing.T) {
 	loads := make([]load, len(nodes))
 	var all sync.WaitGroup
 	for i, n := range nodes {
-		for who := range 3 {
+		for who := range 2 {
 			all.Go(func() { loads[i].runAt(ctx, n, 10*i+who, "p", loadEvery) })
 		}
 	}
