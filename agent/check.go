@@ -55,6 +55,7 @@ func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut
 	}
 	out := &findingsOut{}
 	out.Body.Items = engineFindings(append(recovery, ids...))
+	out.Body.Items = append(out.Body.Items, s.a.certificateFindings()...)
 	told := map[string]bool{}
 	for _, u := range c.engine.Unreadable() {
 		told[u.Key] = true
