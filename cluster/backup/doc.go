@@ -2,7 +2,9 @@
 //
 // [Save] takes etcd's own snapshot: everything etcd holds, of all its users, to be
 // restored with etcdutl into new members. [Check] reads such a file; the checksum in it
-// tells damage, not forgery.
+// tells damage, not forgery. [Export] writes idpool's records below one root as lines of
+// JSON, and [Import] makes a cluster of them below an empty root; docs/export.md has the
+// format.
 //
 // It promises:
 //
@@ -10,6 +12,9 @@
 //     NAME.*.part, synced, verified and then put in place, and an error, a signal or
 //     a lost etcd leaves nothing. A power failure or SIGKILL may leave the .part.
 //   - An existing file is replaced only when asked to, also one that came meanwhile.
+//   - An export is of one revision, and its records are byte for byte those of etcd. An
+//     import writes nothing before all of the file was found right, and counts for
+//     nothing before its last write.
 //   - A snapshot holds every write that was acknowledged before Save began: a member
 //     that lags behind is found out.
 //

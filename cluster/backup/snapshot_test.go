@@ -145,7 +145,7 @@ func TestSaveReplacesOnlyWhenAsked(t *testing.T) {
 	}
 	for _, kept := range []string{file, late} {
 		if data, err := os.ReadFile(kept); err != nil || string(data) != "mine" {
-			t.Errorf("%s is %q (%v) now", kept, data, err)
+			t.Errorf("%s is %.40q (%v) now", kept, data, err)
 		}
 	}
 	alone(t, dir, "late", "s.db", "sub")

@@ -81,7 +81,7 @@ func startOn(b *testing.B, etcd *embed.Server, node string) (client *api.Client,
 	b.Cleanup(stop)
 	select {
 	case <-a.Ready():
-	case <-time.After(3 * time.Minute):
+	case <-time.After(15 * time.Minute):
 		b.Fatal("the agent is not ready")
 	}
 	return api.New(api.Options{Agent: "unix://" + c.Socket}), stop
