@@ -57,6 +57,8 @@ type Agent struct {
 	endpoints []string
 	// listens is the TCP address in use, "" if there is none.
 	listens string
+	// creds are those of the TCP port, nil without one.
+	creds *credentials
 }
 
 // core is what an agent has once it reached etcd.
@@ -176,7 +178,7 @@ func (a *Agent) openPort() (net.Listener, *credentials, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.listens = l.Addr().String()
+	a.listens, a.creds = l.Addr().String(), creds
 	return l, creds, nil
 }
 

@@ -44,6 +44,7 @@ func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut
 	for _, f := range ids {
 		out.Body.Items = append(out.Body.Items, api.Finding{Kind: f.Kind, Subject: f.Subject, Detail: f.Detail, Try: append([]problem.Advice{}, f.Try...), Key: f.Key})
 	}
+	out.Body.Items = append(out.Body.Items, s.a.certificateFindings()...)
 	told := map[string]bool{}
 	for _, u := range c.engine.Unreadable() {
 		told[u.Key] = true

@@ -74,5 +74,9 @@ func (a *Agent) metricState() metrics.State {
 		_, s.Session = c.engine.Session().Live()
 		s.Gauges = c.engine.Gauges()
 	}
+	s.Certificates = map[string]time.Time{}
+	for _, c := range a.certificates() {
+		s.Certificates[c.use] = c.ends
+	}
 	return s
 }

@@ -90,7 +90,7 @@ func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut,
 	_, why := a.notReady()
 	st := api.Status{
 		Node: a.cfg.Node, State: nodeStarting, Version: a.cfg.Version, PID: a.pid, Socket: a.cfg.Socket,
-		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why, Settings: a.now.Load().settings,
+		Endpoints: a.Endpoints(), Embedded: a.cfg.Embedded, Session: sessionLost, Ready: len(why) == 0, NotReady: why, Warnings: a.warnings(), Settings: a.now.Load().settings,
 		Pools: []api.Pool{}, Nodes: []api.Node{}, Counts: map[string]uint64{}, Inventories: []api.Inventory{}, Services: map[string]uint64{},
 	}
 	if st.Endpoints == nil {

@@ -289,6 +289,7 @@ type Status struct {
 	// Ready is false where a uid request would be refused; NotReady says why.
 	Ready    bool              `json:"ready"`
 	NotReady []string          `json:"not_ready,omitempty"`
+	Warnings []string          `json:"warnings,omitempty" doc:"what will keep the node from serving and does not yet, such as a certificate that ends soon"`
 	Pools    []Pool            `json:"pools"`
 	Nodes    []Node            `json:"nodes"`
 	Counts   map[string]uint64 `json:"counts"`

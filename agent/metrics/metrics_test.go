@@ -71,7 +71,8 @@ func TestDocumented(t *testing.T) {
 		if kind := strings.ToLower(fam.GetType().String()); kind != cells[2] {
 			t.Errorf("%s is a %s, documented as %s", name, kind, cells[2])
 		}
-		if cells[3] == "" || cells[5] == "" || strings.HasSuffix(name, "_seconds") != (cells[3] == "seconds") {
+		if cells[3] == "" || cells[5] == "" || strings.HasSuffix(name, "_timestamp_seconds") != (cells[3] == "Unix time") ||
+			strings.HasSuffix(name, "_seconds") != (cells[3] == "seconds" || cells[3] == "Unix time") {
 			t.Errorf("%s: unit %q, meaning %q", name, cells[3], cells[5])
 		}
 		documented := strings.Split(cells[4], ", ")

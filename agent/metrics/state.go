@@ -24,12 +24,15 @@ type State struct {
 	Ready, Session bool
 	// Gauges are the engine's; empty while there is none.
 	Gauges leases.Gauges
+	// Certificates are when the agent's own end, by use: "etcd", "listen".
+	Certificates map[string]time.Time
 }
 
 // stateCollector turns a [State] into metrics.
 type stateCollector struct {
 	state                            func() State
 	ready, session, ids, oldest, lag *prometheus.Desc
+	certificate                      *prometheus.Desc
 }
 
 func newStateCollector(state func() State) *stateCollector {
@@ -37,18 +40,19 @@ func newStateCollector(state func() State) *stateCollector {
 		return prometheus.NewDesc("idpool_"+name, help, labels, nil)
 	}
 	return &stateCollector{
-		state:   state,
-		ready:   desc("ready", "1 if a uid request would be served, else 0; /readyz says why."),
-		session: desc("session_live", "1 if the session with etcd stands, else 0."),
-		ids:     desc("ids", "Ids (blocks, where the pool grants blocks) by state, in the whole cluster as this agent sees it.", "kind", "pool", "state"),
-		oldest:  desc("quarantine_oldest_seconds", "How long the longest quarantine has lasted while this agent looked; 0 if there is none.", "kind"),
-		lag:     desc("proof_lag_seconds", "How long the longest quarantined id has waited for the node's word; 0 if none waits for it.", "node"),
+		state:       state,
+		ready:       desc("ready", "1 if a uid request would be served, else 0; /readyz says why."),
+		session:     desc("session_live", "1 if the session with etcd stands, else 0."),
+		ids:         desc("ids", "Ids (blocks, where the pool grants blocks) by state, in the whole cluster as this agent sees it.", "kind", "pool", "state"),
+		oldest:      desc("quarantine_oldest_seconds", "How long the longest quarantine has lasted while this agent looked; 0 if there is none.", "kind"),
+		lag:         desc("proof_lag_seconds", "How long the longest quarantined id has waited for the node's word; 0 if none waits for it.", "node"),
+		certificate: desc("certificate_end_timestamp_seconds", "When the agent's certificate ends, in seconds of Unix time: towards etcd, or on its TCP port; 0 without one.", "use"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.ready, c.session, c.ids, c.oldest, c.lag} {
+	for _, d := range []*prometheus.Desc{c.ready, c.session, c.ids, c.oldest, c.lag, c.certificate} {
 		to <- d
 	}
 }
@@ -69,6 +73,13 @@ func (c *stateCollector) Collect(to chan<- prometheus.Metric) {
 				gauge(c.ids, float64(n), kind, pool, state)
 			}
 		}
+	}
+	for _, use := range []string{"etcd", "listen"} {
+		end := 0.0
+		if ends := s.Certificates[use]; !ends.IsZero() {
+			end = float64(ends.Unix())
+		}
+		gauge(c.certificate, end, use)
 	}
 	for node, lag := range longest(s.Gauges.Lag) {
 		gauge(c.lag, lag.Seconds(), node)

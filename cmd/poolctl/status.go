@@ -118,6 +118,7 @@ func statusLines(st api.Status) [][2]string {
 	return [][2]string{
 		{"node", fmt.Sprintf("%s (%s)", st.Node, st.State)},
 		{"ready", ready},
+		{"warning", strings.Join(st.Warnings, "; ")},
 		{"agent", fmt.Sprintf("%s, pid %d, %s", st.Version, st.PID, st.Socket)},
 		{"etcd", where},
 		{"cluster", cluster},
