@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,7 @@ func TestOnSecuredEtcd(t *testing.T) {
 	if found, err := n.Check(t.Context()); err != nil || len(found) != 0 {
 		t.Errorf("check: %v, %v", found, err)
 	}
+	n.execs(t)
 	n.stop() // leaves: nothing is held
 	if n.err != nil {
 		t.Errorf("stopped: %v", n.err)
@@ -123,6 +125,35 @@ func TestOnSecuredEtcd(t *testing.T) {
 	stranger := config(t, "stranger", etcd.Endpoints()...)
 	stranger.TLS = etcd.TLS("stranger")
 	wants(t, launch(t, stranger).ended(t), problem.CodeForbidden, "permission denied")
+}
+
+// execs lets a process run under a uid, from its confirmation to the proof that it is
+// gone, and a service from its VLANs to its end.
+func (n *node) execs(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		g := n.request(t, api.UIDRequest{})
+		uid := g.Items[0].UID
+		h := begin(t, uid)
+		if u, err := n.UIDs().Confirm(t.Context(), uid, api.Ref{Token: g.Token}, api.ConfirmBody{}); err != nil || !u.Running {
+			t.Errorf("confirmed: %+v, %v", u, err)
+		}
+		if _, err := n.UIDs().Release(t.Context(), uid, g.Token, ""); err != nil {
+			t.Error(err)
+		}
+		n.until(t, uid, api.StateQuarantined)
+		h.end()
+		n.until(t, uid, api.StateFree)
+	}
+	for _, name := range []string{"a", "b"} {
+		n.inventory(t, api.Inventory{Name: name, Ranges: "100-109"})
+	}
+	if err := n.Services().Exec(t.Context(), pair("e"), func(context.Context, *api.Service) error { return nil }); err != nil {
+		t.Error(err)
+	}
+	if _, err := n.Services().Delete(t.Context(), "e", "", false); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestCertificatesReplaced: every certificate is replaced, the authority too, while

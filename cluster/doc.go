@@ -11,6 +11,8 @@
 //     never a guess ([Classify]). One call of [Client.Commit] sends one request:
 //     the etcd client's own repetitions are switched off on that connection,
 //     since they would let a harmless last error hide an unknown first one.
+//   - Certificates, keys and authorities are read again for every connection, and where
+//     they are why etcd cannot be reached, that is said ([Client.Trouble]).
 //   - [Client.Follow] delivers everything at one revision, then every later
 //     revision in order and whole, or says that it lost the thread and starts
 //     again. It does not trust a stream that was reconnected underneath it.

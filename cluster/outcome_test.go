@@ -96,6 +96,9 @@ func TestRejectionsAreFound(t *testing.T) {
 			t.Errorf("%v is no permission denied", err)
 		}
 	}
+	if cluster.IsPermissionDenied(rpctypes.ErrAuthOldRevision) {
+		t.Error("a change of users meanwhile is no word about our own rights")
+	}
 	if cluster.IsLeaseNotFound(nil) || cluster.IsPermissionDenied(nil) {
 		t.Error("nil is a rejection")
 	}
