@@ -46,27 +46,6 @@ func TestTrace15RestoreSeenAtReconnect(t *testing.T) {
 	}
 }
 
-// TestAuditPastASilentMember: a member that takes connections and says nothing, as one
-// whose machine is gone, does not keep the others from being asked.
-func TestAuditPastASilentMember(t *testing.T) {
-	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer silent.Close()
-	etcd := clustertest.Start(t)
-	w := worldAt(t, etcd.Endpoints())
-	a := w.node("n1")
-	client := etcd.OpenWith(t, func(c *cluster.Config) {
-		c.Endpoints = append([]string{"http://" + silent.Addr().String()}, c.Endpoints...)
-	})
-	past := &audit{client: client, home: a.session.home}
-	if err := past.check(w.ctx()); err != nil {
-		t.Errorf("one member of two is silent: %v", err)
-	}
-}
-
 // TestLearnKeepsWhatWasNotAsked lets a bind find one id of its group bound by an
 // earlier attempt, and another changed meanwhile.
 func TestLearnKeepsWhatWasNotAsked(t *testing.T) {
