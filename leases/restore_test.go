@@ -3,7 +3,6 @@ package leases
 import (
 	"errors"
 	"fmt"
-	"net"
 	"testing"
 
 	"github.com/idpool/idpool/cluster"
