@@ -122,9 +122,10 @@ func (c *Client) admit(ctx context.Context, addr string, remote net.Addr) error 
 	defer probe.Close()
 	var wait Backoff
 	for {
+		judge := c.cfg.Audit()
 		s, err := c.sight(ctx, probe)
 		if err == nil {
-			if err = c.cfg.Audit(s); err == nil {
+			if err = judge(s); err == nil {
 				return nil
 			}
 		}

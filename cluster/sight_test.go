@@ -20,15 +20,17 @@ func TestAuditComesBeforeTheFirstByte(t *testing.T) {
 	var asked atomic.Int64
 	c := etcd.OpenWith(t, func(cfg *cluster.Config) {
 		cfg.Attempt = 300 * time.Millisecond
-		cfg.Audit = func(s cluster.Sight) error {
-			asked.Add(1)
-			if s.ClusterID == 0 || s.Index == 0 || s.Revision == 0 || s.Endpoint != etcd.Endpoints()[0] {
-				t.Errorf("sight %+v", s)
+		cfg.Audit = func() func(cluster.Sight) error {
+			return func(s cluster.Sight) error {
+				asked.Add(1)
+				if s.ClusterID == 0 || s.Index == 0 || s.Revision == 0 || s.Endpoint != etcd.Endpoints()[0] {
+					t.Errorf("sight %+v", s)
+				}
+				if refuse.Load() {
+					return errors.New("it went back")
+				}
+				return nil
 			}
-			if refuse.Load() {
-				return errors.New("it went back")
-			}
-			return nil
 		}
 	})
 	put := func(value string) error {

@@ -107,16 +107,19 @@ type audit struct {
 // Auditor is what [cluster.Config.Audit] takes: it refuses a connection to an etcd
 // that is behind what this node has seen of it. It tells nobody; the session's own
 // audit does.
-func Auditor(home *Home, journal *Journal) func(cluster.Sight) error {
+func Auditor(home *Home, journal *Journal) func() func(cluster.Sight) error {
 	a := &audit{home: home, journal: journal}
-	return func(s cluster.Sight) error {
-		switch v, why := weighSight(a.memory(), s); v {
-		case travelled:
-			return goneBack(why)
-		case stranger:
-			return errors.New("etcd " + why)
+	return func() func(cluster.Sight) error {
+		mem := a.memory()
+		return func(s cluster.Sight) error {
+			switch v, why := weighSight(mem, s); v {
+			case travelled:
+				return goneBack(why)
+			case stranger:
+				return errors.New("etcd " + why)
+			}
+			return nil
 		}
-		return nil
 	}
 }
 
@@ -191,13 +194,14 @@ func (a *audit) check(ctx context.Context) error {
 	}
 	limit, cancel := context.WithTimeout(ctx, a.client.Config().Attempt)
 	defer cancel()
+	mem := a.memory() // before the look, which others' writes overtake
 	var wait cluster.Backoff
 	for {
 		sights, err := a.client.Look(ctx)
 		if err != nil {
 			return err
 		}
-		found, why, at := a.best(sights)
+		found, why, at := best(mem, sights)
 		if len(sights) > 0 && (found == inStep || found == adopted) {
 			return nil
 		}
@@ -217,8 +221,7 @@ func (a *audit) check(ctx context.Context) error {
 }
 
 // best is the kindest verdict over members: one that is as far as it was is enough.
-func (a *audit) best(sights []cluster.Sight) (best sighting, why string, at cluster.Sight) {
-	mem := a.memory()
+func best(mem memory, sights []cluster.Sight) (best sighting, why string, at cluster.Sight) {
 	best = stranger
 	for i, s := range sights {
 		if v, w := weighSight(mem, s); v < best || i == 0 {

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/idpool/idpool/cluster"
+	"github.com/idpool/idpool/problem"
 )
 
 const (
@@ -116,4 +117,32 @@ func FuzzDecodeRecoveryRecords(f *testing.F) {
 			t.Errorf("%+v", r)
 		}
 	})
+}
+
+// TestAuditIsOvertaken: what others write while a member is looked at is no sign that it
+// went back.
+func TestAuditIsOvertaken(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	home, err := OpenHome(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := "0f7c1e2a-4b5d-4c6e-8f90-a1b2c3d4e5f6"
+	if err := home.change(func(m *memory) { m.Epoch, m.Revision, m.Index = epoch, 128, 130 }); err != nil {
+		t.Fatal(err)
+	}
+	j := openJournal(t, dir)
+	ask := Auditor(home, j)
+	judge := ask()
+	e := entryAt(1, 129, "a")
+	e.Epoch = epoch
+	if err := j.note([]jentry{e}); err != nil {
+		t.Fatal(err)
+	}
+	seen := cluster.Sight{Index: 165, Revision: 128, Meta: cluster.Encode(cluster.Meta{V: cluster.MetaFormat, Epoch: epoch, Number: 1, State: cluster.StateNormal})}
+	if err := judge(seen); err != nil {
+		t.Errorf("a look that began before the write: %v", err)
+	}
+	mustErr(t, ask()(seen), problem.ErrFrozen)
 }
