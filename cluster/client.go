@@ -29,6 +29,7 @@ type Client struct {
 	renew     *clientv3.Client
 	watch     *clientv3.Client
 	clusterID uint64
+	base      clientv3.Config
 	// page is how many keys one request of a list asks for.
 	page int64
 
@@ -62,7 +63,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 		MinConnectTimeout: cfg.Attempt,
 	}
-	base := clientv3.Config{
+	c.base = clientv3.Config{
 		DialOptions:          append(atSeam(cfg.Seam), grpc.WithConnectParams(reconnect)),
 		Endpoints:            cfg.Endpoints,
 		DialTimeout:          cfg.Attempt,
@@ -71,7 +72,7 @@ func Open(ctx context.Context, cfg Config, log *zap.Logger) (*Client, error) {
 		TLS:                  tlsConfig,
 		Logger:               c.log.Named("etcd").WithOptions(zap.IncreaseLevel(zap.WarnLevel)),
 	}
-	if err := c.connect(base); err != nil {
+	if err := c.connect(c.base); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	if err := c.checkServers(ctx); err != nil {
@@ -103,6 +104,9 @@ func (c *Client) connect(base clientv3.Config) (err error) {
 	// One request an attempt: the library's repetition of a mutation would hide
 	// an unknown outcome behind a later, harmless error.
 	txn.MaxUnaryRetries = 1
+	if c.cfg.Audit != nil {
+		txn.DialOptions = append(slices.Clone(base.DialOptions), grpc.WithContextDialer(c.dialAudited))
+	}
 	watch := base
 	watch.DialOptions = append(slices.Clone(base.DialOptions), grpc.WithChainStreamInterceptor(interceptStream))
 	for _, one := range []struct {
@@ -153,12 +157,16 @@ func (c *Client) ClusterID() uint64 { return c.clusterID }
 // Commit sends one transaction once, under Config.Attempt and ctx. A response
 // says by Succeeded whether the compares held. The error is an [*OutcomeError].
 func (c *Client) Commit(ctx context.Context, cmps []clientv3.Cmp, then, els []clientv3.Op) (*clientv3.TxnResponse, error) {
+	return c.commit(ctx, c.txn, cmps, then, els)
+}
+
+func (c *Client) commit(ctx context.Context, over *clientv3.Client, cmps []clientv3.Cmp, then, els []clientv3.Op) (*clientv3.TxnResponse, error) {
 	if ctx.Err() != nil {
 		return nil, &OutcomeError{Outcome: NotDone, Op: "commit", Err: context.Cause(ctx)}
 	}
 	attempt, cancel := context.WithTimeout(leaderContext(ctx), c.cfg.Attempt)
 	defer cancel()
-	resp, err := c.txn.Txn(attempt).If(cmps...).Then(then...).Else(els...).Commit()
+	resp, err := over.Txn(attempt).If(cmps...).Then(then...).Else(els...).Commit()
 	if err != nil {
 		return nil, &OutcomeError{Outcome: Classify(err), Op: "commit", Err: cause(ctx, err)}
 	}
@@ -171,6 +179,10 @@ func (c *Client) Commit(ctx context.Context, cmps []clientv3.Cmp, then, els []cl
 // [problem.CodeForbidden] where etcd denies it, [problem.CodeInternal] for what
 // no repetition mends.
 func (c *Client) Read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
+	return c.read(ctx, c.txn, ops...)
+}
+
+func (c *Client) read(ctx context.Context, over *clientv3.Client, ops ...clientv3.Op) (*clientv3.TxnResponse, error) {
 	for _, op := range ops {
 		if !op.IsGet() {
 			panic("bug: Read of an operation that is no get")
@@ -180,7 +192,7 @@ func (c *Client) Read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnRes
 	defer cancel()
 	var wait Backoff
 	for {
-		resp, err := c.readOnce(budget, ops)
+		resp, err := c.readOnce(budget, over, ops)
 		if err == nil {
 			return resp, nil
 		}
@@ -196,10 +208,10 @@ func (c *Client) Read(ctx context.Context, ops ...clientv3.Op) (*clientv3.TxnRes
 	}
 }
 
-func (c *Client) readOnce(ctx context.Context, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
+func (c *Client) readOnce(ctx context.Context, over *clientv3.Client, ops []clientv3.Op) (*clientv3.TxnResponse, error) {
 	attempt, cancel := context.WithTimeout(leaderContext(ctx), c.cfg.Attempt)
 	defer cancel()
-	return c.txn.Txn(attempt).Then(ops...).Commit()
+	return over.Txn(attempt).Then(ops...).Commit()
 }
 
 // leaderContext makes a member without a leader refuse at once.

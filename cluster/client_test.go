@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -201,7 +202,7 @@ func TestEnsureMetaMakesOneEpoch(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range racers {
-		if errs[i] != nil || got[i] != got[0] || string(raw[i]) != string(raw[0]) {
+		if errs[i] != nil || !reflect.DeepEqual(got[i], got[0]) || string(raw[i]) != string(raw[0]) {
 			t.Errorf("racer %d has %+v (%v), racer 0 has %+v", i, got[i], errs[i], got[0])
 		}
 	}

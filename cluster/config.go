@@ -40,6 +40,10 @@ type Config struct {
 	Attempt, Budget time.Duration
 	// LeaseTTL is the life of a session without renewal: whole seconds, 2 s to 1 h.
 	LeaseTTL time.Duration
+	// Audit, if set, is asked about every new connection for transactions, before
+	// the first byte of it: whether the etcd that it leads to may be written to. See
+	// [Sight].
+	Audit func(Sight) error
 	// Seam, if set, is where tests break requests to etcd: each passes it, on whichever
 	// connection, as "etcd:METHOD"; a stream when it is opened.
 	Seam seam.Seam

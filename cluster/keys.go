@@ -168,6 +168,21 @@ func (k Keys) ServicesPrefix() string { return k.root + "services/" }
 // ServiceLock is the lock of whoever works on a VLAN service.
 func (k Keys) ServiceLock(name string) string { return k.LocksPrefix() + "service/" + escape(name) }
 
+// Recovery is what a node has said of itself since an adoption began.
+func (k Keys) Recovery(node string) string { return k.RecoveryPrefix() + escape(node) }
+
+// RecoveryPrefix is the prefix of what nodes have said.
+func (k Keys) RecoveryPrefix() string { return k.root + "recovery/" }
+
+// Recovered is the mark beside a key of this root that was re-asserted: how new
+// the assertion was.
+func (k Keys) Recovered(key string) string {
+	return k.RecoveredPrefix() + strings.TrimPrefix(key, k.root)
+}
+
+// RecoveredPrefix is the prefix of those marks.
+func (k Keys) RecoveredPrefix() string { return k.root + "recovered/" }
+
 // formatID writes an id with ten digits, so that the order of keys is numeric.
 func formatID(id uint32) string { return fmt.Sprintf("%010d", id) }
 

@@ -46,6 +46,8 @@ func TestKeysAreWhereTheTableSays(t *testing.T) {
 		{k.ReaperLock(), "locks/reaper", cluster.Key{Kind: cluster.KindReaper}},
 		{k.Service("edge-7"), "services/edge-7", cluster.Key{Kind: cluster.KindService, Name: "edge-7"}},
 		{k.ServiceLock("edge-7"), "locks/service/edge-7", cluster.Key{Kind: cluster.KindServiceLock, Name: "edge-7"}},
+		{k.Recovery("n1"), "recovery/n1", cluster.Key{Kind: cluster.KindRecovery, Name: "n1"}},
+		{k.Recovered(k.Claim(cluster.SpaceUID, 7)), "recovered/claims/uid/0000000007", cluster.Key{Kind: cluster.KindRecovered, Name: "claims/uid/0000000007"}},
 	} {
 		if tt.got != "/idpool/"+tt.want {
 			t.Errorf("built %q, want %q", tt.got, "/idpool/"+tt.want)
@@ -140,13 +142,17 @@ func rebuild(k cluster.Keys, p cluster.Key) string {
 		return k.Service(p.Name)
 	case cluster.KindServiceLock:
 		return k.ServiceLock(p.Name)
+	case cluster.KindRecovery:
+		return k.Recovery(p.Name)
+	case cluster.KindRecovered:
+		return k.Recovered(k.Root() + p.Name)
 	}
 	return ""
 }
 
 func FuzzParse(f *testing.F) {
 	k := mustKeys(f, "/idpool/")
-	for _, s := range []string{"meta", "nodes/a", "claims/vlan/a/0000000001", "grants/a/%2F", "grants/%/%", "locks/service/%00", "pools/uid/x"} {
+	for _, s := range []string{"meta", "nodes/a", "claims/vlan/a/0000000001", "grants/a/%2F", "grants/%/%", "locks/service/%00", "pools/uid/x", "recovered/claims/uid/0000000001", "recovered/meta"} {
 		f.Add("/idpool/" + s)
 	}
 	f.Fuzz(func(t *testing.T, key string) {

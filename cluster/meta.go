@@ -3,6 +3,8 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/google/uuid"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -27,8 +29,52 @@ type Meta struct {
 	Epoch string `json:"epoch"`
 	// Number counts epochs from 1.
 	Number uint64 `json:"number"`
-	// State is "normal", or "recovering" while nodes re-assert what they hold.
+	// State is "normal", or "recovering": frozen by a node that saw etcd go back in
+	// time, and then, once Adopted, while nodes re-assert what they hold.
 	State string `json:"state"`
+	// Lead is how far the revision was ahead of the raft index when this epoch began.
+	// It never grows in one history of etcd, since each revision takes an entry; a
+	// restore starts the index anew and keeps the revision.
+	Lead int64 `json:"lead,omitempty"`
+	// Reason, By and Since tell why, by whom and since when the state is not normal.
+	Reason string    `json:"reason,omitempty"`
+	By     string    `json:"by,omitempty"`
+	Since  time.Time `json:"since,omitzero"`
+	// Adopted: an operator has begun this epoch over a restored etcd.
+	Adopted bool `json:"adopted,omitempty"`
+	// Base is a revision whose state the restored etcd had in full; 0 before the
+	// first adoption.
+	Base int64 `json:"base,omitempty"`
+	// Previous are the epochs before, the latest last, at most [MaxPrevious].
+	Previous []Epoch `json:"previous,omitempty"`
+	// Expect names nodes that are waited for although etcd knows none of that name.
+	Expect []string `json:"expect,omitempty"`
+}
+
+// Epoch names one incarnation of a cluster.
+type Epoch struct {
+	Epoch  string `json:"epoch"`
+	Number uint64 `json:"number"`
+}
+
+// MaxPrevious is how many earlier epochs a record keeps.
+const MaxPrevious = 16
+
+// maxExpect bounds the nodes that one adoption can name.
+const maxExpect = 4096
+
+// Follows tells whether epoch is one before this one, as far as the record knows.
+func (m Meta) Follows(epoch string) bool {
+	return slices.ContainsFunc(m.Previous, func(e Epoch) bool { return e.Epoch == epoch })
+}
+
+// Restored is the number of the epoch that a restored etcd had: of the one before
+// this one.
+func (m Meta) Restored() uint64 {
+	if n := len(m.Previous); n > 0 {
+		return m.Previous[n-1].Number
+	}
+	return 0
 }
 
 // DecodeMeta reads a Meta and refuses one that does not make sense, as a
@@ -47,8 +93,32 @@ func DecodeMeta(data []byte) (Meta, error) {
 	if m.State != StateNormal && m.State != StateRecovering {
 		return Meta{}, problem.New(problem.CodeInvalid, "meta: state %.60q is neither %s nor %s: upgrade", m.State, StateNormal, StateRecovering)
 	}
-	return m, nil
+	return m, m.bounds()
 }
+
+// bounds refuses what no version writes.
+func (m Meta) bounds() error {
+	switch {
+	case m.Lead < 0 || m.Base < 0 || len(m.Previous) > MaxPrevious || len(m.Expect) > maxExpect || len(m.Reason) > maxReason || len(m.By) > maxReason:
+		return problem.New(problem.CodeInvalid, "meta: a number below 0, or more than a record holds")
+	case m.State == StateNormal && m.Adopted:
+		return problem.New(problem.CodeInvalid, "meta: adopted and normal at once")
+	}
+	for _, e := range m.Previous {
+		if _, err := uuid.Parse(e.Epoch); err != nil || e.Number == 0 {
+			return problem.New(problem.CodeInvalid, "meta: previous epoch %.60q, %d", e.Epoch, e.Number)
+		}
+	}
+	for _, name := range m.Expect {
+		if err := ValidName(name); err != nil {
+			return problem.Wrap(problem.CodeInvalid, err, "meta: expected node")
+		}
+	}
+	return nil
+}
+
+// maxReason bounds what a record says in words, in bytes.
+const maxReason = 1024
 
 // ReadMeta reads the record and its raw bytes, which transactions compare. The
 // error is a [problem.CodeNotFound] where nobody has bootstrapped this root, a
@@ -75,7 +145,7 @@ func (c *Client) EnsureMeta(ctx context.Context) (Meta, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Budget)
 	defer cancel()
 	key := c.keys.Meta()
-	value := string(Encode(Meta{V: MetaFormat, Epoch: uuid.NewString(), Number: 1, State: StateNormal}))
+	first := Meta{V: MetaFormat, Epoch: uuid.NewString(), Number: 1, State: StateNormal}
 	var wait Backoff
 	var last error
 	for {
@@ -86,8 +156,11 @@ func (c *Client) EnsureMeta(ctx context.Context) (Meta, []byte, error) {
 			}
 			return m, raw, err
 		}
+		if first.Lead, err = c.Lead(ctx); err != nil {
+			return Meta{}, nil, fmt.Errorf("meta: make the first epoch: %w", err)
+		}
 		_, err = c.Commit(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.CreateRevision(key), "=", 0)},
-			[]clientv3.Op{clientv3.OpPut(key, value)}, nil)
+			[]clientv3.Op{clientv3.OpPut(key, string(Encode(first)))}, nil)
 		switch {
 		case IsPermissionDenied(err):
 			return Meta{}, nil, problem.Wrap(problem.CodeForbidden, err, "meta: make the first epoch below %s", c.keys.Root())

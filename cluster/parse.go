@@ -26,11 +26,13 @@ const (
 	KindReaper
 	KindService
 	KindServiceLock
+	KindRecovery
+	KindRecovered
 )
 
 var kindNames = [...]string{
 	"unknown", "meta", "members", "node", "alive", "proof", "uid pool", "vlan inventory",
-	"pool index", "claim", "lock", "grant", "reaper lock", "service", "service lock",
+	"pool index", "claim", "lock", "grant", "reaper lock", "service", "service lock", "recovery", "recovery mark",
 }
 
 // String names the kind for messages.
@@ -59,7 +61,7 @@ func (k Kind) Leased() bool {
 type Key struct {
 	Kind Kind
 	// Name is the node, pool, inventory or service; of a grant the name of the
-	// request, unescaped.
+	// request, unescaped; of a recovery mark the key that it is beside, without root.
 	Name string
 	// Caller is a grant's caller, unescaped.
 	Caller string
@@ -93,6 +95,10 @@ func parseBelow(rest string) (Key, bool) {
 		return parseNamed(KindAlive, tail)
 	case "proofs":
 		return parseNamed(KindProof, tail)
+	case "recovery":
+		return parseNamed(KindRecovery, tail)
+	case "recovered":
+		return parseMark(tail)
 	case "services":
 		return parseService(KindService, tail)
 	case "pools":
@@ -112,6 +118,16 @@ func parseBelow(rest string) (Key, bool) {
 	}
 	return Key{}, false
 }
+
+// parseMark accepts marks beside what outlives a session and is handed out.
+func parseMark(tail string) (Key, bool) {
+	of, ok := parseBelow(tail)
+	return Key{Kind: KindRecovered, Name: tail}, ok && of.Kind.Held()
+}
+
+// Held tells whether a key of this kind says what somebody was given: what a
+// journal keeps and a recovery asserts.
+func (k Kind) Held() bool { return k == KindClaim || k == KindGrant || k == KindService }
 
 func parseNamed(kind Kind, name string) (Key, bool) {
 	if ValidName(name) != nil {

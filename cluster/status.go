@@ -64,7 +64,7 @@ func (c *Client) statuses(ctx context.Context) ([]statusAnswer, error) {
 	errs := make([]error, len(c.cfg.Endpoints))
 	var wg sync.WaitGroup
 	for i, e := range c.cfg.Endpoints {
-		wg.Go(func() { all[i], errs[i] = c.txn.Status(ctx, e) })
+		wg.Go(func() { all[i], errs[i] = c.renew.Status(ctx, e) })
 	}
 	wg.Wait()
 	var answers []statusAnswer

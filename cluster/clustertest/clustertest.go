@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	etcd "go.etcd.io/etcd/server/v3/embed"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/idpool/idpool/cluster"
@@ -27,9 +28,13 @@ const startLimit = 60 * time.Second
 // Cluster is an embedded etcd cluster that ends with its test.
 type Cluster struct {
 	configs   []embed.Config
-	members   []*embed.Server
+	members   []*server
 	endpoints []string
+	// etcds are what the members run with.
+	etcds []etcd.Config
 }
+
+type server = embed.Server
 
 // Start runs one etcd server until the test ends.
 func Start(t testing.TB) *Cluster {
@@ -50,11 +55,12 @@ func StartN(t testing.TB, n int) *Cluster {
 			t.Errorf("remove etcd's data: %v", err)
 		}
 	})
-	c := &Cluster{configs: configs(t, dir, n), members: make([]*embed.Server, n)}
+	c := &Cluster{configs: configs(t, dir, n), members: make([]*server, n)}
 	t.Cleanup(func() { c.Stop(t) })
 	c.Restart(t)
 	for _, m := range c.members {
 		c.endpoints = append(c.endpoints, m.Endpoints()[0])
+		c.etcds = append(c.etcds, m.Etcd().Config())
 	}
 	return c
 }
@@ -120,14 +126,14 @@ func (c *Cluster) OpenWith(t testing.TB, change func(*cluster.Config)) *cluster.
 }
 
 // Member returns a running member, nil while it is stopped.
-func (c *Cluster) Member(i int) *embed.Server { return c.members[i] }
+func (c *Cluster) Member(i int) *server { return c.members[i] }
 
 // Stop ends all members that run, none handing over to another: an outage.
 func (c *Cluster) Stop(t testing.TB) {
 	t.Helper()
-	how := (*embed.Server).Close
+	how := (*server).Close
 	if len(c.members) > 1 {
-		how = (*embed.Server).Kill
+		how = (*server).Kill
 	}
 	var g errgroup.Group
 	for i := range c.members {
@@ -141,12 +147,12 @@ func (c *Cluster) Stop(t testing.TB) {
 // StopMember ends one member, which hands over leadership first.
 func (c *Cluster) StopMember(t testing.TB, i int) {
 	t.Helper()
-	if err := c.stop(i, (*embed.Server).Close); err != nil {
+	if err := c.stop(i, (*server).Close); err != nil {
 		t.Errorf("stop etcd member %d: %v", i, err)
 	}
 }
 
-func (c *Cluster) stop(i int, how func(*embed.Server) error) error {
+func (c *Cluster) stop(i int, how func(*server) error) error {
 	m := c.members[i]
 	if m == nil {
 		return nil

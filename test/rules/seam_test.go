@@ -29,6 +29,7 @@ var worldly = map[string][]string{
 // beside are the functions that may do so outside of a step of the seam, and why.
 var beside = map[string]string{
 	"cluster.(Client).connect": "its connections carry the seam's interceptors",
+	"cluster.(Client).probe":   "its connection carries the seam's interceptors",
 	"vlan.openLock":            "is a step itself, of tryLock",
 	"agent.admit":              "is a step itself, of listenAt",
 }
