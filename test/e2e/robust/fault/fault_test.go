@@ -204,7 +204,7 @@ func TestNames(t *testing.T) {
 		}
 		seen[f.Name] = true
 	}
-	if len(Quick()) != 7 || len(seen) < 30 {
+	if len(Quick()) != 7 || len(seen) < 32 {
 		t.Errorf("%d quick faults of %d", len(Quick()), len(seen))
 	}
 }
