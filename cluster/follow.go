@@ -11,6 +11,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/idpool/idpool/problem"
 )
 
 // followPage is how many keys one request of a list asks for.
@@ -303,6 +305,20 @@ func (w *follow) list(ctx context.Context) ([]KV, error) {
 		}
 		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
 	}
+}
+
+// List reads everything below a prefix at one revision, in key order, over the
+// connection of watches. Errors as [Client.Read].
+func (c *Client) List(ctx context.Context, prefix string) ([]KV, int64, error) {
+	w := follow{c: c, prefix: prefix}
+	kvs, err := w.list(ctx)
+	switch {
+	case IsPermissionDenied(err):
+		return nil, 0, problem.Wrap(problem.CodeForbidden, err, "list %s", prefix)
+	case err != nil:
+		return nil, 0, problem.Wrap(problem.CodeUnavailable, err, "list %s", prefix)
+	}
+	return kvs, w.listed, nil
 }
 
 func (w *follow) listPage(ctx context.Context, from, end string) (*clientv3.GetResponse, error) {

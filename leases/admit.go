@@ -3,6 +3,7 @@ package leases
 import (
 	"time"
 
+	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/problem"
 )
 
@@ -71,6 +72,29 @@ func admit(id Identity, secret string, mem memory, node *Node, alive *Alive, now
 		return admission{register: fresh, takeOver: ours}
 	}
 	return admission{takeOver: ours}
+}
+
+// returning prepares what an agent remembers and what stands at its place for
+// [admit], where it comes from an epoch before the cluster's, or to a recovery: the
+// registration there is as old as the snapshot. That it lacks this node, or says
+// that it was fenced or has left, is then no word against it, and while nodes are
+// gathered a registration of this machine, or of one that belonged to the cluster,
+// takes it in under the secret that it has now. Pure.
+func returning(id Identity, mem memory, meta cluster.Meta, node *Node, secret string) (memory, *Node) {
+	if mem.Epoch == meta.Epoch || (mem.Epoch == "" && !meta.Adopted) {
+		return mem, node
+	}
+	mem.Boot = ""
+	if node == nil || !meta.Adopted || node.Epoch == meta.Epoch {
+		return mem, node
+	}
+	strange := node.Secret != secret || node.Machine != id.Machine
+	if node.State != nodeActive || (strange && (node.Machine == id.Machine || mem.Epoch != "")) {
+		n := *node
+		n.State, n.FencedBoot = nodeLeft, ""
+		return mem, &n
+	}
+	return mem, node
 }
 
 func address(a *Alive) string {

@@ -41,8 +41,11 @@ type Options struct {
 	Client   *cluster.Client
 	Identity Identity
 	Home     *Home
-	Prover   Prover
-	Log      *zap.Logger
+	// Journal, if set, is what is asserted after a restore of etcd; without one only
+	// what runs here, and what this process has seen, is.
+	Journal *Journal
+	Prover  Prover
+	Log     *zap.Logger
 	// ScanEvery is how often the node looks for idle, orphaned and foreign ids
 	// when nothing tells it to; 0 is 10 s.
 	ScanEvery time.Duration
@@ -71,6 +74,8 @@ type Allocator struct {
 	mirror  *Mirror
 	also    cluster.Follower
 	session *Session
+	gate    *gate
+	journal *Journal
 	batch   *batcher
 	commit  func(context.Context, *child) childResult // batch.submit
 	ready   chan struct{}
@@ -85,6 +90,8 @@ type Allocator struct {
 	rotated map[string]uint32
 	leaving bool
 	landed  chan struct{} // closed and replaced when flying shrinks
+	stuckBy error         // why this node cannot say what it holds, nil if it can
+	late    []Conflict    // found by an assertion after granting had resumed
 	orphans []orphan      // granted, and nobody was told
 }
 
@@ -100,8 +107,14 @@ func New(o Options) *Allocator {
 	}
 	a.SetScanEvery(o.ScanEvery)
 	a.mirror = NewMirror(a.keys, o.Identity.Node, a.log)
-	a.session = newSession(o.Client, o.Identity, o.Home, a.log, a.firstProof)
+	a.journal = o.Journal
+	a.session = newSession(o.Client, o.Identity, o.Home, o.Journal, a.log, a.firstProof)
+	a.gate = newGate(a.mirror, a.session, o.Journal)
+	if o.Journal != nil {
+		a.session.missing = a.missing
+	}
 	a.batch = newBatcher(o.Client, a.session, a.noteWrite)
+	a.batch.journal = o.Journal
 	a.hooks, a.session.hooks, a.batch.hooks = o.Hooks, o.Hooks, o.Hooks
 	a.commit = a.batch.submit
 	return a
@@ -139,7 +152,7 @@ func (a *Allocator) Run(ctx context.Context) error {
 // the session to its lease: what is left of an agent that was killed.
 func (a *Allocator) run(ctx context.Context, loops ...func(context.Context) error) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.mirror.follow(ctx, a.client, a.session, a.also) })
+	g.Go(func() error { return a.follow(ctx) })
 	g.Go(func() error {
 		if err := a.mirror.wait(ctx, func(v *view) bool { return v.rev > 0 }); err != nil {
 			return nil
@@ -148,6 +161,7 @@ func (a *Allocator) run(ctx context.Context, loops ...func(context.Context) erro
 			return err
 		}
 		g.Go(func() error { return a.session.Run(ctx) })
+		g.Go(func() error { return a.recoverer(ctx) })
 		g.Go(func() error { return a.batch.Run(ctx) })
 		for _, loop := range loops {
 			g.Go(func() error { return loop(ctx) })
@@ -191,32 +205,15 @@ func (a *Allocator) enter(ctx context.Context) error {
 }
 
 // follow keeps the mirror filled from etcd until ctx ends.
-func (m *Mirror) follow(ctx context.Context, c *cluster.Client, s *Session, also cluster.Follower) error {
-	var f cluster.Follower = &resync{Mirror: m, session: s}
-	if also != nil {
-		f = both{f, also}
+func (a *Allocator) follow(ctx context.Context) error {
+	var f cluster.Follower = a.gate
+	if a.also != nil {
+		f = both{f, a.also}
 	}
-	if err := c.Follow(ctx, m.keys.Root(), f); err != nil && ctx.Err() == nil {
+	if err := a.client.Follow(ctx, a.keys.Root(), f); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
-}
-
-// resync is a mirror whose every list but the first puts the session in doubt,
-// before the mirror gives hints again: what the list lacks may be lost, not free.
-type resync struct {
-	*Mirror
-	session *Session
-	filled  bool
-}
-
-// Reset replaces everything (cluster.Follower).
-func (r *resync) Reset(rev int64, kvs []cluster.KV) {
-	if r.filled {
-		r.session.doubt()
-	}
-	r.filled = true
-	r.Mirror.Reset(rev, kvs)
 }
 
 // noteWrite remembers how far our own writes are, so that the next operation

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,6 +31,7 @@ type batcher struct {
 	queue   chan *child
 	onWrite func(rev int64)
 	hooks   *Hooks
+	journal *Journal // may be nil
 	// send is client.Commit; tests put a network between that loses and delays.
 	send func(ctx context.Context, cmps []clientv3.Cmp, then, els []clientv3.Op) (*clientv3.TxnResponse, error)
 
@@ -99,7 +101,7 @@ func (b *batcher) submit(ctx context.Context, c *child) childResult {
 	if n := c.cost(); n > maxOps {
 		return childResult{err: problem.New(problem.CodeInvalid, "the operation needs %d compares or writes: at most %d fit one etcd transaction", n, maxOps)}
 	}
-	c.done = make(chan childResult, 1)
+	c.done, c.gen = make(chan childResult, 1), b.session.gen.Load()
 	for _, p := range c.puts {
 		c.size += len(p.key) + len(p.value)
 	}
@@ -216,13 +218,17 @@ func (b *batcher) settle(ctx context.Context, batch []*child) {
 			finish(batch, childResult{err: errPaused})
 			return
 		}
+		if batch = b.ofThisEpoch(batch); len(batch) == 0 {
+			b.end()
+			return
+		}
 		began := time.Now()
 		resp, err := b.attempt(ctx, g, batch)
 		b.hooks.committed(len(batch), resp, err, time.Since(began))
 		b.end()
 		switch {
 		case err == nil && resp.Succeeded:
-			b.distribute(batch, resp)
+			b.distribute(batch, resp, g)
 			return
 		case err != nil && (cluster.IsPermissionDenied(err) || cluster.IsMalformed(err)):
 			b.split(ctx, batch, err)
@@ -340,8 +346,10 @@ func value(r *pb.ResponseOp) []byte {
 
 // distribute tells each child its result. A child that was refused, or only read,
 // and whose writes stand in etcd to the byte was applied by an earlier attempt (rule 18).
-func (b *batcher) distribute(batch []*child, resp *clientv3.TxnResponse) {
+func (b *batcher) distribute(batch []*child, resp *clientv3.TxnResponse, g *guard) {
 	b.onWrite(resp.Header.Revision)
+	results := make([]childResult, len(batch))
+	var wrote []jentry
 	for i, c := range batch {
 		sub := resp.Responses[i].GetResponseTxn()
 		r := childResult{applied: sub.Succeeded && !c.settles(), revision: resp.Header.Revision}
@@ -354,6 +362,49 @@ func (b *batcher) distribute(batch []*child, resp *clientv3.TxnResponse) {
 			}
 			r.applied = c.tried && c.standsIn(r.found)
 		}
-		finish([]*child{c}, r)
+		if r.applied {
+			wrote = b.written(wrote, c, r, g)
+		}
+		results[i] = r
 	}
+	// Before anybody is told: what was handed out must not be forgotten. An error
+	// keeps the next grants back.
+	_ = b.journal.note(wrote)
+	for i, c := range batch {
+		finish([]*child{c}, results[i])
+	}
+}
+
+// written adds what an applied child wrote to what goes into the journal.
+func (b *batcher) written(all []jentry, c *child, r childResult, g *guard) []jentry {
+	if b.journal == nil {
+		return nil
+	}
+	for _, p := range c.puts {
+		key := strings.TrimPrefix(p.key, b.client.Keys().Root())
+		if p.leased || !mayBeHeld(key) {
+			continue
+		}
+		e := jentry{Key: key, Value: p.value, Rev: r.revision, Epoch: g.epoch, Number: g.number}
+		if kv, ok := r.found[p.key]; ok && p.value != nil { // by an earlier attempt
+			e.Rev = kv.ModRev
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// ofThisEpoch ends children that were decided in an epoch that is over: what they
+// rest on is of another history.
+func (b *batcher) ofThisEpoch(batch []*child) []*child {
+	gen := b.session.gen.Load()
+	kept := batch[:0:len(batch)]
+	for _, c := range batch {
+		if c.gen == gen {
+			kept = append(kept, c)
+			continue
+		}
+		finish([]*child{c}, childResult{err: problem.New(problem.CodeUnavailable, "etcd was restored meanwhile; nothing was done in it").Advise("look, and ask again", "poolctl status")})
+	}
+	return kept
 }

@@ -33,7 +33,8 @@ type child struct {
 	// alone: not in a transaction with others, whose compares would be evaluated
 	// on the state before this one's writes.
 	alone bool
-	tried bool // an attempt had an unknown outcome
+	tried bool  // an attempt had an unknown outcome
+	gen   int64 // the session's, when it was handed over
 	stage atomic.Int32
 	size  int
 }

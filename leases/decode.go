@@ -144,7 +144,7 @@ func decodeNode(name string, data []byte) (*Node, error) {
 	case n.Machine == "" || n.Boot == "":
 		return nil, misfitting("node without machine or boot")
 	}
-	return &n, tooLong(n.Machine, n.Boot, n.Secret, n.Reason, n.FencedBoot, n.Write)
+	return &n, tooLong(n.Machine, n.Boot, n.Secret, n.Reason, n.FencedBoot, n.Epoch, n.Write)
 }
 
 func decodeAlive(name string, data []byte) (*Alive, error) {

@@ -69,7 +69,7 @@ func (s *Session) readPlace(ctx context.Context) (*place, error) {
 // (lease, transaction). Another's presence is waited for one TTL, that of an earlier boot
 // of this machine two.
 func (s *Session) open(ctx context.Context) error {
-	if err := s.audit.check(ctx); err != nil {
+	if err := s.audited1(ctx); err != nil {
 		return err
 	}
 	began := BootTime()
@@ -79,7 +79,8 @@ func (s *Session) open(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a := admit(s.id, s.home.SecretHash(), s.home.get(), p.node, p.alive, time.Now().UTC())
+		mem, node := returning(s.id, s.home.get(), p.meta, p.node, s.home.SecretHash())
+		a := admit(s.id, s.home.SecretHash(), mem, node, p.alive, time.Now().UTC())
 		switch {
 		case a.wait > 0 && BootTime() < began+time.Duration(a.wait)*s.client.Config().LeaseTTL+2*time.Second:
 			if err := wait.Wait(ctx); err != nil {
@@ -117,7 +118,8 @@ func (s *Session) enter(ctx context.Context, p *place, a admission) (bool, error
 	if err := s.home.change(func(m *memory) { m.entering(alive, p.alive) }); err != nil {
 		return false, problem.Wrap(problem.CodeInvalid, err, "agent of node %s", s.id.Node)
 	}
-	next := &guard{alive: cluster.Encode(alive), node: p.nodeRaw, meta: p.metaRaw, epoch: p.meta.Epoch, lease: lease.ID}
+	next := &guard{alive: cluster.Encode(alive), node: p.nodeRaw, lease: lease.ID}
+	next.of(p.meta, p.metaRaw)
 	cmps, puts := s.entry(ctx, p, a, next)
 	ok, err := s.commitEntry(ctx, next, cmps, puts)
 	if err != nil || !ok {
@@ -132,7 +134,12 @@ func (s *Session) enter(ctx context.Context, p *place, a admission) (bool, error
 	}
 	_ = s.home.change(func(m *memory) {
 		m.Boot, m.Left = s.id.Boot, false
-		m.Cluster, m.Epoch = lease.ResponseHeader.GetClusterId(), p.meta.Epoch
+		if m.Epoch == "" && p.meta.State == cluster.StateNormal { // it holds nothing that it could assert
+			m.Epoch = p.meta.Epoch
+		}
+		if m.Epoch == p.meta.Epoch {
+			m.Cluster = lease.ResponseHeader.GetClusterId()
+		}
 	})
 	s.set(next)
 	s.log.Info("session opened", zap.String("node", s.id.Node), zap.Bool("registered", a.register != nil), zap.Bool("took_over", a.takeOver))
@@ -152,9 +159,12 @@ func (s *Session) entry(ctx context.Context, p *place, a admission, next *guard)
 	if a.register == nil {
 		return cmps, puts
 	}
-	a.register.Of, a.register.Write = n, shortToken()
+	a.register.Of, a.register.Epoch, a.register.Write = n, p.meta.Epoch, shortToken()
 	next.node = cluster.Encode(a.register)
 	puts = append(puts, clientv3.OpPut(k.Node(n), string(next.node)))
+	if epoch := s.home.Epoch(); epoch != "" && epoch != p.meta.Epoch {
+		return cmps, puts // what the mirror shows is of another history: nothing is proven by it
+	}
 	if proof := s.proof(ctx); proof != nil {
 		proof.Epoch, proof.Boot, proof.Machine = p.meta.Epoch, s.id.Boot, s.id.Machine
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k.Proof(n)), "=", p.proof))

@@ -99,6 +99,9 @@ func (a *Allocator) overlapping(wants []Want) (*problem.Error, error) {
 // linearize waits until the mirror has everything that was in etcd when it was
 // called: one round trip, no commit.
 func (a *Allocator) linearize(ctx context.Context) error {
+	if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) {
+		return err // what the mirror shows is of before, and does not come closer
+	}
 	resp, err := a.client.Read(ctx, clientv3.OpGet(a.keys.Meta(), clientv3.WithKeysOnly()))
 	if err != nil {
 		return err
@@ -111,6 +114,9 @@ func (a *Allocator) linearize(ctx context.Context) error {
 		_ = a.client.RequestProgress(ctx)
 		if a.reach(ctx, rev, 500*time.Millisecond) {
 			return nil
+		}
+		if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) {
+			return err
 		}
 		if ctx.Err() != nil {
 			return problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "etcd's watch does not catch up (revision %d); nothing was done", rev)

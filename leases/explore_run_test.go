@@ -319,7 +319,7 @@ func (x *explorer) hydrate(s *scene, n int) {
 	se := a.session
 	se.guard, se.alive, se.fatal, se.left, se.noProof, se.changed = m.guard, m.alive, m.fatal, m.left, m.noProof, make(chan struct{})
 	se.doubts, se.audited, se.deadline = 0, 0, 0
-	se.audit.last = 0
+	se.audit.last, se.audit.quiet, se.blocked = 0, true, nil
 	if m.doubt {
 		se.doubts = 1
 	}
@@ -339,6 +339,9 @@ func (x *explorer) capture() {
 	n := x.run.node
 	a, h := x.agents[n], &x.now.hosts[n]
 	se := a.session
+	if se.blocked != nil { // nobody adopts here: it stays so
+		se.fatal, se.blocked = se.blocked, nil
+	}
 	h.home = se.home.mem
 	if h.mind == nil {
 		return

@@ -2,10 +2,13 @@ package leases
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/idpool/idpool/idset"
+
+	"github.com/idpool/idpool/problem"
 )
 
 // kind is what an operation is.
@@ -78,12 +81,12 @@ func (x *explorer) do(ctx context.Context, a *Allocator, t *task) any {
 	switch t.kind {
 	case kOpen:
 		if err := a.session.open(ctx); err != nil {
-			if terminal(err) {
+			if terminal(err) || errors.Is(err, problem.ErrFrozen) {
 				_ = a.session.fail(err)
 			}
 			return err
 		}
-		a.session.audit.note(ctx, nil)
+		a.session.audit.note(ctx, nil, a.session.home.Epoch())
 	case kLost:
 		a.session.lost(a.session.guard, errUnknown)
 	case kDoubt:

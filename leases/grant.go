@@ -105,8 +105,12 @@ func (a *Allocator) granting(uids bool) error {
 	if leaving {
 		return problem.New(problem.CodeUnavailable, "node %s is leaving the cluster and grants nothing any more", a.id.Node)
 	}
-	if err := a.session.Err(); err != nil {
+	if err := a.session.refusal(); err != nil {
 		return err
+	}
+	if err := a.journal.fault(); err != nil {
+		return problem.New(problem.CodeUnavailable, "node %s grants nothing: it cannot write down what it hands out: %v", a.id.Node, err).
+			Advise("look at the disk of its data directory", "poolctl status")
 	}
 	if why := a.session.noProofNow(); why != "" && uids {
 		return problem.New(problem.CodeNoProof, "node %s grants no uid: it cannot prove any uid unused: %s", a.id.Node, why).

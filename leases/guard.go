@@ -15,7 +15,14 @@ import (
 type guard struct {
 	alive, node, meta []byte
 	epoch             string
+	number            uint64 // of the epoch
+	normal            bool   // the cluster's state
 	lease             clientv3.LeaseID
+}
+
+// of brings the guard to a meta record.
+func (g *guard) of(m cluster.Meta, raw []byte) {
+	g.meta, g.epoch, g.number, g.normal = raw, m.Epoch, m.Number, m.State == cluster.StateNormal
 }
 
 func (g *guard) compares(k cluster.Keys, node string) []clientv3.Cmp {
@@ -40,7 +47,7 @@ func (s *Session) raise(ctx context.Context, g *guard) error {
 	}
 	if err := s.audit.check(ctx); err != nil {
 		if errors.Is(err, problem.ErrFrozen) {
-			return s.fail(err)
+			return s.freeze(err)
 		}
 		return err
 	}
@@ -162,11 +169,11 @@ func (s *Session) refused(g *guard, meta, alive, node []byte) error {
 		if err != nil {
 			return Unread(s.client.Keys().Meta(), err)
 		}
-		if m.State != "normal" {
-			return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is %s (epoch %d)", m.State, m.Number).Advise("look", "poolctl status")
+		if m.State != cluster.StateNormal {
+			return frozenBy(m)
 		}
 		next := *g
-		next.meta, next.epoch = meta, m.Epoch
+		next.of(m, meta)
 		s.set(&next)
 	}
 	return nil

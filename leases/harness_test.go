@@ -136,8 +136,12 @@ func (w *world) try(open context.Context, name, home string, m *machine, loops b
 	if err != nil {
 		return nil, err
 	}
+	j, err := OpenJournal(home, s)
+	if err != nil {
+		return nil, err
+	}
 	cfg := w.config
-	cfg.Seam = s
+	cfg.Seam, cfg.Audit = s, Auditor(h, j)
 	client, err := cluster.Open(open, cfg, nil)
 	if err != nil {
 		return nil, err
@@ -150,7 +154,7 @@ func (w *world) try(open context.Context, name, home string, m *machine, loops b
 		}
 	})
 	a.Allocator = New(Options{
-		Client: client, Home: h, Prover: m, ScanEvery: 300 * time.Millisecond,
+		Client: client, Home: h, Journal: j, Prover: m, ScanEvery: 300 * time.Millisecond,
 		Seam: func(point string, do func() error) error {
 			return points.Do(point, func() error { return s.Do(point, do) })
 		},

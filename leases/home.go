@@ -10,6 +10,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/idpool/idpool/cluster"
@@ -44,11 +46,31 @@ type memory struct {
 	// boot (rule 13).
 	Boot string `json:"boot,omitempty"`
 	Left bool   `json:"left,omitempty"`
-	// Cluster, Epoch, Index and Revision are the furthest seen (rule 31).
+	// Cluster, Epoch, Index and Revision are the furthest seen (rule 31). Epoch is the
+	// last one in which this node could write, Past those before it, separated by
+	// commas, the latest last.
 	Cluster  uint64 `json:"cluster,omitempty"`
 	Epoch    string `json:"epoch,omitempty"`
+	Past     string `json:"past,omitempty"`
 	Index    uint64 `json:"index,omitempty"`
 	Revision int64  `json:"revision,omitempty"`
+	// Spoke is the epoch of a recovery in which this node has said what it holds.
+	Spoke string `json:"spoke,omitempty"`
+}
+
+// past tells whether an epoch is one that this node has left behind.
+func (m memory) past(epoch string) bool {
+	return epoch != "" && slices.Contains(strings.Split(m.Past, ","), epoch)
+}
+
+// arrive is the memory of a node that can write in an epoch.
+func (m *memory) arrive(epoch string, clusterID, index uint64, revision int64) {
+	if m.Epoch != "" && m.Epoch != epoch {
+		past := append(strings.Split(m.Past, ","), m.Epoch)
+		past = slices.DeleteFunc(past, func(e string) bool { return e == "" || e == epoch })
+		m.Past = strings.Join(past[max(0, len(past)-cluster.MaxPrevious):], ",")
+	}
+	m.Epoch, m.Cluster, m.Index, m.Revision, m.Spoke = epoch, clusterID, index, revision, ""
 }
 
 // OpenHome reads or makes the memory of an agent in its data directory. Its writes
@@ -73,7 +95,7 @@ func (h *Home) decode(data []byte) error {
 	if err := cluster.Decode(data, format, &h.mem); err != nil {
 		return h.unreadable(cutText(err.Error()))
 	}
-	if h.mem.Secret == "" || h.mem.Revision < 0 || tooLong(h.mem.Secret, h.mem.Nonce, h.mem.PriorNonce, h.mem.Boot, h.mem.Epoch) != nil {
+	if h.mem.Secret == "" || h.mem.Revision < 0 || tooLong(h.mem.Secret, h.mem.Nonce, h.mem.PriorNonce, h.mem.Boot, h.mem.Epoch, h.mem.Past, h.mem.Spoke) != nil {
 		return h.unreadable("it has no secret, or what no agent writes")
 	}
 	return nil

@@ -239,6 +239,13 @@ func (m *Mirror) putKey(key cluster.Key, kv cluster.KV) error {
 		return err
 	case cluster.KindGrant:
 		return m.putRecord(key, kv)
+	case cluster.KindRecovery:
+		return into(m.recoveries, key.Name, kv, decodeRecovery)
+	case cluster.KindRecovered:
+		m.marked = max(m.marked, kv.ModRev)
+		m.marks[key.Name] = struct{}{}
+		_, err := decodeMark(kv.Value)
+		return err
 	case cluster.KindReaper:
 		var err error
 		if m.reaper, err = decodeReaper(kv.Value); err != nil {
@@ -385,6 +392,10 @@ func (m *Mirror) delete(k string) {
 		delete(m.locks, ref)
 	case cluster.KindGrant:
 		m.deleteRecord(k)
+	case cluster.KindRecovery:
+		delete(m.recoveries, key.Name)
+	case cluster.KindRecovered:
+		delete(m.marks, key.Name)
 	case cluster.KindReaper:
 		m.reaper = ""
 	}

@@ -213,7 +213,7 @@ func (a *Allocator) changeNode(ctx context.Context, name, did string, decide fun
 			c = &child{alone: true, puts: puts, gets: []string{key, a.keys.Members()}}
 			c.cmps = append(cmps, sameValue(key, old.Raw), clientv3.Compare(clientv3.ModRevision(a.keys.Members()), "=", v.members.ModRev))
 			if after != nil {
-				after.Of, after.Write = name, shortToken()
+				after.Of, after.Epoch, after.Write = name, v.epoch(), shortToken()
 				c.puts = append(c.puts, put{key: key, value: cluster.Encode(after)})
 			}
 			c.puts = append(c.puts, put{key: a.keys.Members(), value: cluster.Encode(Members{V: format, By: a.id.Node, Did: did + " " + name, Write: shortToken()})})
@@ -298,7 +298,7 @@ func (a *Allocator) leave(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	node.Of, node.State, node.Since, node.Reason, node.Write = a.id.Node, nodeLeft, time.Now().UTC(), "left", shortToken()
+	node.Of, node.State, node.Since, node.Reason, node.Epoch, node.Write = a.id.Node, nodeLeft, time.Now().UTC(), "left", g.epoch, shortToken()
 	return a.seam.Do("leave", func() error { return a.session.leave(ctx, g, node, members) })
 }
 

@@ -118,7 +118,10 @@ type Node struct {
 	Reason string    `json:"reason,omitempty"`
 	// FencedBoot is the boot that was fenced: it never registers again.
 	FencedBoot string `json:"fenced_boot,omitempty"`
-	Write      string `json:"w"`
+	// Epoch is the one in which this was written: a fence or a leave of an epoch
+	// before an adoption is void, since it may have been taken back after the snapshot.
+	Epoch string `json:"epoch,omitempty"`
+	Write string `json:"w"`
 }
 
 // Alive is a node's presence, under its session's lease. Its bytes are the

@@ -1,9 +1,11 @@
 package leases
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +27,13 @@ type Session struct {
 	audit  *audit
 	log    *zap.Logger
 	proof  func(context.Context) *Proof
-	hooks  *Hooks
+	// missing says what of ours is not where the journal says that it must be, and
+	// the meta record that stands there; "" if nothing. nil: no journal.
+	missing func() (string, []byte)
+	hooks   *Hooks
+	// gen counts the epochs that this process has come to: what was decided in one is
+	// not written in the next.
+	gen atomic.Int64
 
 	raising sync.Mutex // one raise at a time
 
@@ -40,12 +48,16 @@ type Session struct {
 	noProof  string
 	doubts   int           // how often etcd was reached anew
 	audited  int           // the doubts that an audit has settled
+	listed   int           // the doubts that the new list is there for
 	changed  chan struct{} // closed and replaced when guard, fatal, doubts or audited change
 }
 
 // newSession prepares a session; proof makes the report that registering writes.
-func newSession(client *cluster.Client, id Identity, home *Home, log *zap.Logger, proof func(context.Context) *Proof) *Session {
-	return &Session{client: client, id: id, home: home, audit: &audit{client: client, home: home}, log: log, proof: proof, changed: make(chan struct{})}
+func newSession(client *cluster.Client, id Identity, home *Home, journal *Journal, log *zap.Logger, proof func(context.Context) *Proof) *Session {
+	return &Session{
+		client: client, id: id, home: home, log: log, proof: proof, changed: make(chan struct{}),
+		audit: &audit{client: client, home: home, journal: journal, node: id.Node, log: log},
+	}
 }
 
 // current returns the guard, waiting for a live session until ctx ends.
@@ -60,7 +72,7 @@ func (s *Session) current(ctx context.Context) (*guard, error) {
 		case blocked != nil:
 			return nil, blocked
 		case g != nil && sure:
-			return g, nil
+			return g, s.unfit(g)
 		}
 		select {
 		case <-changed:
@@ -68,6 +80,92 @@ func (s *Session) current(ctx context.Context) (*guard, error) {
 			return nil, problem.Wrap(problem.CodeUnavailable, context.Cause(ctx), "node %s has no session with etcd; nothing was done", s.id.Node)
 		}
 	}
+}
+
+// unfit refuses a guard under which this node may not write for anybody: the
+// cluster is not normal, or in an epoch in which this node has not asserted yet what
+// it holds.
+func (s *Session) unfit(g *guard) error {
+	if g.normal && g.epoch == s.home.Epoch() {
+		return nil
+	}
+	m, err := cluster.DecodeMeta(g.meta)
+	switch {
+	case err != nil:
+		return Unread(s.client.Keys().Meta(), err)
+	case m.State != cluster.StateNormal:
+		return frozenBy(m)
+	case m.Epoch != s.home.Epoch():
+		return problem.New(problem.CodeFrozen, "nothing is granted: etcd was restored, and node %s is about to say what it holds (epoch %d)", s.id.Node, m.Number).
+			Note("running processes are not touched").
+			Advise("look", "poolctl status")
+	}
+	return nil
+}
+
+// refusal is why this node may not write, as far as is known: fenced, frozen, or not
+// there yet in the cluster's epoch; nil if none of it.
+func (s *Session) refusal() error {
+	s.mu.Lock()
+	g, fatal, blocked := s.guard, s.fatal, s.blocked
+	s.mu.Unlock()
+	switch {
+	case fatal != nil:
+		return fatal
+	case blocked != nil:
+		return blocked
+	case g != nil:
+		return s.unfit(g)
+	}
+	return nil
+}
+
+// frozenBy is the refusal of everything while the cluster is not normal.
+func frozenBy(m cluster.Meta) error {
+	if m.Adopted {
+		return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is recovering (epoch %d): the nodes say what they hold", m.Number).
+			Note("running processes are not touched").
+			Advise("who is waited for", "poolctl cluster adopt-restore --dry-run")
+	}
+	why := m.Reason
+	if why == "" {
+		why = "no reason is given"
+	}
+	return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is recovering (epoch %d): etcd has gone back in time, says %s: %s", m.Number, named(m.By), why).
+		Note("running processes are not touched").
+		Advise("look", "poolctl status").
+		Advise("when the restore was intended", "poolctl cluster adopt-restore --dry-run")
+}
+
+func named(by string) string {
+	if by == "" {
+		return "somebody"
+	}
+	return by
+}
+
+// standing is the guard of a session that stands and is sure of etcd, whatever the
+// state of the cluster: for what a node asserts. nil if there is none.
+func (s *Session) standing() *guard {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fatal != nil || s.blocked != nil || s.audited != s.doubts {
+		return nil
+	}
+	return s.guard
+}
+
+// follow brings the guard up to a meta record.
+func (s *Session) follow(m cluster.Meta, raw []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.guard == nil || bytes.Equal(s.guard.meta, raw) {
+		return
+	}
+	next := *s.guard
+	next.of(m, raw)
+	s.guard = &next
+	s.tell()
 }
 
 // Live tells whether the session stands, and its deadline on [BootTime]: past
@@ -89,6 +187,11 @@ func (s *Session) set(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.guard, s.blocked = g, nil
+	s.tell()
+}
+
+// tell wakes those who wait for a change. It needs the lock.
+func (s *Session) tell() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -99,8 +202,7 @@ func (s *Session) fail(err error) error {
 	s.guard = nil
 	if s.fatal == nil {
 		s.fatal = err
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.tell()
 	}
 	return s.fatal
 }
@@ -111,8 +213,7 @@ func (s *Session) lost(g *guard, why error) {
 	defer s.mu.Unlock()
 	if s.guard != nil && s.guard.lease == g.lease {
 		s.guard = nil
-		close(s.changed)
-		s.changed = make(chan struct{})
+		s.tell()
 		s.log.Warn("session lost", zap.String("node", s.id.Node), zap.Error(why))
 		s.hooks.lost(why)
 	}
@@ -126,7 +227,7 @@ func (s *Session) Run(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if _, ok := s.Live(); !ok && s.Err() == nil {
 			if err := s.open(ctx); err != nil {
-				if terminal(err) && !isUnreadable(err) {
+				if terminal(err) {
 					return s.fail(err)
 				}
 				if s.block(err) {
@@ -149,18 +250,18 @@ func (s *Session) Run(ctx context.Context) error {
 	return nil
 }
 
-// block notes why no session can be opened, if that is a record which cannot be
-// read, and tells whether err is news.
+// block notes why no session can be opened, if that is for a person to mend: a record
+// which cannot be read, or an etcd that has gone back in time. It tells whether err
+// is news.
 func (s *Session) block(err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.blocked
 	s.blocked = nil
-	if isUnreadable(err) {
+	if errors.Is(err, problem.ErrFrozen) {
 		s.blocked = err
 	}
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.tell()
 	return s.blocked == nil || was == nil || was.Error() != err.Error()
 }
 
@@ -172,7 +273,7 @@ func (s *Session) hasLeft() bool {
 
 // terminal tells whether trying again cannot help.
 func terminal(err error) bool {
-	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrFrozen) || errors.Is(err, problem.ErrInvalid) || errors.Is(err, problem.ErrForbidden)
+	return errors.Is(err, problem.ErrFenced) || errors.Is(err, problem.ErrInvalid) || errors.Is(err, problem.ErrForbidden)
 }
 
 // keep renews the lease until the session is lost or ctx ends. The deadline
@@ -183,11 +284,8 @@ func (s *Session) keep(ctx context.Context) {
 	defer every.Stop()
 	for {
 		s.mu.Lock()
-		g, deadline, changed, sure := s.guard, s.deadline, s.changed, s.audited == s.doubts
+		g, deadline, changed := s.guard, s.deadline, s.changed
 		s.mu.Unlock()
-		if !sure {
-			s.settleDoubt(ctx)
-		}
 		switch {
 		case g == nil:
 			return
@@ -220,7 +318,7 @@ func (s *Session) renew(ctx context.Context, g *guard) error {
 		s.mu.Lock()
 		s.deadline = max(s.deadline, sent+time.Duration(resp.TTL)*time.Second)
 		s.mu.Unlock()
-		s.audit.note(ctx, resp.ResponseHeader)
+		s.audit.note(ctx, resp.ResponseHeader, g.epoch)
 		return nil
 	case err == nil || cluster.IsLeaseNotFound(err):
 		return errors.New("the lease is gone")

@@ -103,7 +103,7 @@ func TestCrashBetweenMemoryAndPresence(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := newSession(a.client, a.id, h, a.log, a.firstProof)
+		s := newSession(a.client, a.id, h, nil, a.log, a.firstProof)
 		p, err := s.readPlace(w.ctx())
 		if err != nil {
 			t.Fatal(err)
@@ -130,8 +130,11 @@ func TestTimeTravelFreezes(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.refusedStart("n1", a.home, a.m, problem.ErrFrozen, "gone back in time")
+	if m, _, err := w.client.ReadMeta(w.ctx()); err != nil || m.State != cluster.StateRecovering || m.By != "n1" || m.Adopted || m.Since.IsZero() {
+		t.Errorf("the others are not told: %+v, %v", m, err)
+	}
 	// One that runs finds out when its session has to begin anew.
-	b := w.node("n2")
+	b := newWorld(t).node("n2")
 	b.pool("q", "2000")
 	if err := b.session.home.change(func(m *memory) { m.Index += 1 << 40 }); err != nil {
 		t.Fatal(err)
@@ -176,6 +179,7 @@ func TestRecoveringClusterGrantsNothing(t *testing.T) {
 	_, err = a.ask(a.m.born("r"))
 	mustErr(t, err, problem.ErrFrozen, "recovering")
 	put(raw)
+	until(t, "it is normal again", func() bool { return a.session.refusal() == nil })
 	a.get(a.m.born("r"))
 }
 

@@ -75,12 +75,14 @@ func Unread(key string, why error) error {
 		Advise("once it is as it was", "nothing: the agent goes on by itself")
 }
 
-// Blocked tells why this node writes nothing until a person has mended a record;
-// nil if there is no such reason.
+// Blocked tells why this node writes nothing until a person has mended a record, or
+// a restored etcd is adopted and this node has said what it holds; nil if there is no
+// such reason.
 func (a *Allocator) Blocked() error {
-	a.session.mu.Lock()
-	err := a.session.blocked
-	a.session.mu.Unlock()
+	err := a.session.refusal()
+	if !errors.Is(err, problem.ErrFrozen) {
+		err = nil
+	}
 	a.mirror.read(func(v *view) {
 		for _, key := range []string{a.keys.Node(a.id.Node), a.keys.Meta()} {
 			if why := v.unreadable[key]; why != nil {

@@ -31,6 +31,11 @@ type view struct {
 	lostPools   map[string]error    // pools whose definitions cannot be read
 	strange     map[string]struct{} // nodes whose registrations cannot be read
 	lastSeen    map[string]time.Time
+	// Of a recovery: what nodes said, the keys with marks, and the mod revision of the
+	// newest mark.
+	recoveries map[string]Stored[Recovery]
+	marks      map[string]struct{}
+	marked     int64
 	// Of other trades' records, by name: what stands there, and who works on it.
 	documents     map[string]Document
 	documentLocks map[string]string
@@ -42,12 +47,21 @@ func newView() view {
 		pools: map[string]poolEntry{}, claims: map[Ref]Stored[Claim]{}, locks: map[Ref]lock{},
 		records: map[string]Stored[Record]{}, byKey: map[string][]string{}, taken: map[cluster.Space]*idset.Set{},
 		quarantined: map[Ref]time.Time{}, idle: map[Ref]time.Time{}, over: map[string]time.Time{}, mine: map[Ref]struct{}{}, unreadable: map[string]error{}, strange: map[string]struct{}{}, lostPools: map[string]error{},
+		recoveries: map[string]Stored[Recovery]{}, marks: map[string]struct{}{},
 		lastSeen: map[string]time.Time{}, documents: map[string]Document{}, documentLocks: map[string]string{},
 	}
 }
 
 // lock is a key beside a claim: whose session's it is, and when it was written.
 type lock struct{ lease, modRev int64 }
+
+// epoch is the cluster's, "" while its record cannot be read.
+func (v *view) epoch() string {
+	if v.meta.Val == nil {
+		return ""
+	}
+	return v.meta.Val.Epoch
+}
 
 // takenIn is the set of ids of a space that have a claim.
 func (v *view) takenIn(space cluster.Space) idset.Set {
