@@ -88,8 +88,7 @@ func (c *court) resume(t *txn) {
 	for s, n := range c.w.services {
 		c.checkServiceBack(t, r, s, n)
 	}
-	all := c.everything(t.rev)
-	c.checkLocks(all)
+	all := c.everything(t.rev) // but locks: those of the snapshot end with their leases
 	c.checkGroups(all)
 	c.checkServices(all)
 	c.recount = true
@@ -188,9 +187,6 @@ func (c *court) everything(rev int64) *txn {
 	for _, id := range sortedIDs(c.w.claims) {
 		t.claims = append(t.claims, edit[record.ID, claim]{id, c.w.claims[id], c.w.claims[id]})
 	}
-	for _, id := range sortedIDs(c.w.locks) {
-		t.locks = append(t.locks, edit[record.ID, lock]{id, c.w.locks[id], c.w.locks[id]})
-	}
 	for _, key := range slices.Sorted(maps.Keys(c.w.grants)) {
 		t.grants = append(t.grants, edit[string, grantRecord]{key, c.w.grants[key], c.w.grants[key]})
 	}
@@ -201,7 +197,8 @@ func (c *court) everything(rev int64) *txn {
 }
 
 // speaksLate tells whether a revision is a node's that was fenced in an adoption and
-// came back: it puts back what granting resumed without.
+// came back: it puts back what granting resumed without, or into quarantine what it
+// knows as that.
 func (c *court) speaksLate(t *txn) bool {
 	back := func(token string) bool {
 		for l := range c.late {
@@ -215,8 +212,11 @@ func (c *court) speaksLate(t *txn) bool {
 		return false
 	}
 	for _, e := range t.claims {
-		if e.before == nil && e.after.held() && c.late[life{e.after.Token, e.key}] {
-			return true
+		if l := (life{}); e.before == nil && e.after != nil {
+			l = life{e.after.Token, e.key}
+			if c.late[l] || len(c.run.Cuts) > 0 && c.lives[l] != nil && e.after.State == quarantined {
+				return true
+			}
 		}
 	}
 	for _, e := range t.grants {
@@ -240,8 +240,14 @@ func (c *court) putBack(t *txn) {
 			l = life{e.after.Token, e.key}
 		}
 		s := c.lives[l]
-		if e.before != nil || s == nil {
+		switch {
+		case e.before != nil || e.after == nil:
 			continue
+		case s == nil:
+			c.broke(P8, t.rev, "%s was granted under token %s by what a node put back that had been fenced in the adoption", e.key, l.token)
+			continue
+		case e.after.held() && !c.late[l]:
+			c.broke(P5, t.rev, "%s of grant %s was over, and a node that spoke after granting had resumed put it back", e.key, l.token)
 		}
 		delete(c.late, l)
 		s.freed = 0

@@ -178,6 +178,27 @@ var restoreRows = []row{
 		s.finish(&a, record.DeleteService)
 		s.settle()
 	}},
+	{"put back, and over since granting resumed", P5, func(s *sim, bad bool) {
+		b := s.backup()
+		a := *s.create("c1", "web")
+		o := *s.create("c1", "net")
+		s.finish(&o, record.DeleteService)
+		lost := s.restore(b, 0)
+		s.freeze()
+		s.expire("n1")
+		s.adopt("n1")
+		said := s.says(lost)
+		s.write(said...)
+		s.resume()
+		s.finish(&a, record.DeleteService)
+		s.settle()
+		s.now += step10
+		for _, ch := range said { // what it knows as quarantined it may say
+			if ch.Key == claimKey(o.IDs[1]) || bad && ch.Key == claimKey(a.IDs[1]) {
+				s.write(ch)
+			}
+		}
+	}},
 	{"a report of before the restore", P2, func(s *sim, bad bool) {
 		_, id := s.quarantine()
 		b := s.backup()
