@@ -24,12 +24,26 @@ func (s *server) checkRoutes() {
 	add(s, huma.Operation{OperationID: "check", Method: http.MethodGet, Path: "/v1/check", Summary: "What a person should look at", Tags: []string{"status"}}, s.check)
 }
 
+func engineFindings(all []leases.Finding) []api.Finding {
+	items := []api.Finding{}
+	for _, f := range all {
+		items = append(items, api.Finding{Kind: f.Kind, Subject: f.Subject, Detail: f.Detail, Try: append([]problem.Advice{}, f.Try...), Key: f.Key})
+	}
+	return items
+}
+
 // check lists what is wrong with ids and nodes, records that cannot be read, and
 // what is wrong with services.
 func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut, error) {
 	c, err := s.a.serving(ctx)
 	if err != nil {
 		return nil, err
+	}
+	recovery := c.engine.RecoveryFindings()
+	if r := c.engine.Recovering(); r.Meta.State == cluster.StateRecovering { // nothing else is sure
+		out := &findingsOut{}
+		out.Body.Items = engineFindings(recovery)
+		return out, nil
 	}
 	found, err := c.vlans.Findings(ctx)
 	if err != nil {
@@ -40,10 +54,7 @@ func (s *server) check(ctx context.Context, _ caller, _ *struct{}) (*findingsOut
 		return nil, err
 	}
 	out := &findingsOut{}
-	out.Body.Items = []api.Finding{}
-	for _, f := range ids {
-		out.Body.Items = append(out.Body.Items, api.Finding{Kind: f.Kind, Subject: f.Subject, Detail: f.Detail, Try: append([]problem.Advice{}, f.Try...), Key: f.Key})
-	}
+	out.Body.Items = engineFindings(append(recovery, ids...))
 	told := map[string]bool{}
 	for _, u := range c.engine.Unreadable() {
 		told[u.Key] = true

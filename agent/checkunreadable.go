@@ -34,6 +34,8 @@ var meanwhile = map[cluster.Kind]struct {
 	cluster.KindReaper:        {"nobody does what no node is named for, such as freeing the ids of fenced nodes", true, ""},
 	cluster.KindService:       {"nobody works on the service, and its VLANs stay held", false, "only when its VLANs are to be released one by one"},
 	cluster.KindServiceLock:   {"nobody works on the service", true, ""},
+	cluster.KindRecovery:      {"a recovery waits for the node to speak again", true, ""},
+	cluster.KindRecovered:     {"while a recovery is under way no node asserts the key beside it", true, ""},
 }
 
 // unreadableFinding says which key it is, what is wrong with it, what that does,

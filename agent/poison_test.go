@@ -63,6 +63,7 @@ func newPoisoned(t *testing.T) *poisoned {
 		cluster.KindPoolIndex: w.keys.PoolIndex(), cluster.KindClaim: w.keys.Claim(cluster.SpaceUID, uid), cluster.KindLock: w.keys.Lock(cluster.SpaceUID, uid),
 		cluster.KindGrant: w.keys.Grant(w.grant.Items[0].Caller, "key:k"), cluster.KindReaper: w.keys.ReaperLock(),
 		cluster.KindService: w.keys.Service("edge"), cluster.KindServiceLock: w.keys.ServiceLock("edge"),
+		cluster.KindRecovery: w.keys.Recovery("n1"), cluster.KindRecovered: w.keys.Recovered(w.keys.Claim(cluster.SpaceUID, uid)),
 	}
 	for _, kind := range cluster.Kinds() {
 		if w.places[kind] == "" {
@@ -73,7 +74,7 @@ func newPoisoned(t *testing.T) *poisoned {
 		w.read()
 		missing := slices.DeleteFunc(slices.Collect(maps.Values(w.places)), func(k string) bool {
 			_, ok := w.good[k]
-			return ok || k == w.keys.ServiceLock("edge")
+			return ok || k == w.keys.ServiceLock("edge") || k == w.places[cluster.KindRecovery] || k == w.places[cluster.KindRecovered]
 		})
 		return len(missing) == 0 && w.clean(w.n1) && w.clean(w.n2), missing
 	})

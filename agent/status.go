@@ -69,8 +69,15 @@ func (a *Agent) notReady() (problem.Code, []string) {
 	if err := c.engine.Blocked(); err != nil {
 		note(problem.CodeOf(err), "%v", err)
 	}
-	if o.Meta.State != "" && o.Meta.State != cluster.StateNormal {
-		note(problem.CodeFrozen, "the cluster is %s (epoch %d)", o.Meta.State, o.Meta.Number)
+	r := c.engine.Recovering()
+	for _, w := range r.Waits {
+		note(problem.CodeFrozen, "granting waits for %s: %s", w.Node, w.Why)
+	}
+	for _, d := range r.Conflicts {
+		note(problem.CodeFrozen, "%s is disputed: %s; %s", d.Short(), d.Ours, d.Theirs)
+	}
+	if r.Stuck != nil && r.Meta.State == cluster.StateRecovering {
+		note(problem.CodeOf(r.Stuck), "%v", r.Stuck)
 	}
 	if o.Stale != nil {
 		note(problem.CodeUnavailable, "%v", o.Stale)
@@ -106,7 +113,11 @@ func (s *server) status(ctx context.Context, _ caller, _ *struct{}) (*statusOut,
 func (c *core) addStatus(ctx context.Context, st *api.Status) {
 	o := c.engine.Overview()
 	st.ClusterID = fmt.Sprintf("%x", c.client.ClusterID())
+	if r := c.engine.Recovering(); r.Meta.Epoch != "" {
+		o.Meta = r.Meta
+	}
 	st.Epoch, st.EpochNumber, st.EpochState = o.Meta.Epoch, o.Meta.Number, o.Meta.State
+	st.Recovery = recoveryView(c.engine.Recovering())
 	st.Revision, st.Counts, st.Unreadable, st.NoProof = o.Revision, o.Counts, o.Unreadable, c.noProof(o.NoProof)
 	if o.Stale != nil {
 		st.MirrorStale = o.Stale.Error()
@@ -143,4 +154,25 @@ func (a *Agent) ReadyLine() string {
 		etcd += ", embedded"
 	}
 	return fmt.Sprintf("node %s ready on %s (etcd %s)", a.cfg.Node, a.cfg.Socket, etcd)
+}
+
+// recoveryView is what status tells of a restore, nil while there is nothing.
+func recoveryView(r leases.Recovering) *api.Recovery {
+	if r.Meta.State != cluster.StateRecovering && r.Seen == nil && len(r.Late) == 0 {
+		return nil
+	}
+	v := &api.Recovery{Adopted: r.Meta.Adopted, By: r.Meta.By, Reason: r.Meta.Reason, WaitsFor: []problem.WaitsFor{}, Disputed: []api.Disputed{}}
+	if !r.Meta.Since.IsZero() {
+		v.Since = &r.Meta.Since
+	}
+	if r.Seen != nil {
+		v.Seen = r.Seen.Error()
+	}
+	for _, w := range r.Waits {
+		v.WaitsFor = append(v.WaitsFor, problem.WaitsFor{Node: w.Node, Why: w.Why})
+	}
+	for _, c := range append(r.Conflicts[:len(r.Conflicts):len(r.Conflicts)], r.Late...) {
+		v.Disputed = append(v.Disputed, api.Disputed{Subject: c.Short(), Why: c.Why, Sides: []string{c.Ours.String(), c.Theirs.String()}})
+	}
+	return v
 }

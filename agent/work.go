@@ -93,10 +93,16 @@ func (a *Agent) engines(ctx context.Context, cfg cluster.Config) error {
 	if err != nil {
 		return err
 	}
+	journal, err := leases.OpenJournal(a.cfg.Data, a.cfg.Seam)
+	if err != nil {
+		return err
+	}
+	defer journal.Close()
+	cfg.Audit = leases.Auditor(home, journal)
 	var wait cluster.Backoff
 	for {
 		began := time.Now()
-		err := a.engine(ctx, cfg, id, home, prover)
+		err := a.engine(ctx, cfg, id, home, journal, prover)
 		switch code := problem.CodeOf(err); {
 		case a.leaving.Load():
 			return nil
@@ -159,16 +165,19 @@ func (a *Agent) identity() (leases.Identity, *leases.Home, *uidpool.Prover, erro
 }
 
 // engine reaches etcd and runs one engine until it ends.
-func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identity, home *leases.Home, prover *uidpool.Prover) (err error) {
+func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identity, home *leases.Home, journal *leases.Journal, prover *uidpool.Prover) (err error) {
 	client, err := cluster.Open(ctx, cfg, a.log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
+	if err := leases.Audit(ctx, client, home, journal, a.cfg.Node, a.log); err != nil {
+		return err
+	}
 	if err := a.meta(ctx, client, home); err != nil {
 		return err
 	}
-	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Hooks: a.metrics.Hooks(), Also: a.events.on(client.Keys()), Seam: a.cfg.Seam})
+	e := leases.New(leases.Options{Client: client, Identity: id, Home: home, Journal: journal, Prover: &sayingProver{Prover: prover, log: a.log, node: a.cfg.Node}, Log: a.log, ScanEvery: a.now.Load().scanEvery, Hooks: a.metrics.Hooks(), Also: a.events.on(client.Keys()), Seam: a.cfg.Seam})
 	c := &core{client, e, uidpool.NewAllocator(e, prover), prover, vlan.NewAllocator(vlan.Options{Engine: e, Log: a.log, Compensated: a.metrics.Compensated})}
 	a.set(c)
 	e.SetScanEvery(a.now.Load().scanEvery) // a reload may have come in between
@@ -199,24 +208,16 @@ func (a *Agent) engine(ctx context.Context, cfg cluster.Config, id leases.Identi
 	return g.Wait()
 }
 
-// meta makes the cluster's first record where there is none, unless this node
-// remembers one: then etcd has lost it, or is another.
+// meta makes the cluster's first record where there is none. Where this node
+// remembers one the audit has refused already.
 func (a *Agent) meta(ctx context.Context, client *cluster.Client, home *leases.Home) error {
-	epoch := home.Epoch()
 	first := client.EnsureMeta
-	if epoch != "" {
+	if home.Epoch() != "" {
 		first = client.ReadMeta
 	}
 	_, _, err := first(ctx)
-	switch code := problem.CodeOf(err); {
-	case code == problem.CodeInvalid:
+	if problem.CodeOf(err) == problem.CodeInvalid {
 		return leases.Unread(client.Keys().Meta(), err)
-	case epoch == "" || code != problem.CodeNotFound:
-		return err
 	}
-	return problem.New(problem.CodeFrozen, "nothing is granted: etcd at %v holds no idpool data below %s, and this node has been part of a cluster (epoch %s)",
-		client.Config().Endpoints, a.cfg.Root, epoch).
-		Note("running processes are not touched").
-		Advise("the wrong endpoints or root", "poolagent --endpoints URL,… --root PREFIX").
-		Advise("a new cluster on purpose", "remove %s once nothing of this node runs", a.cfg.Data)
+	return err
 }

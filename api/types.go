@@ -299,6 +299,28 @@ type Status struct {
 	Unreadable []string `json:"unreadable,omitempty"`
 	// Settings is the configuration as it is in effect.
 	Settings []Setting `json:"settings,omitempty"`
+	// Recovery is there while a restore of etcd keeps the cluster, or left something.
+	Recovery *Recovery `json:"recovery,omitempty"`
+}
+
+// Recovery is how the cluster stands to a restore of etcd.
+type Recovery struct {
+	Adopted bool       `json:"adopted" doc:"an operator goes on with the restored etcd; false: nobody has said so"`
+	Since   *time.Time `json:"since,omitempty"`
+	By      string     `json:"by,omitempty" doc:"the node that saw it, or the operator who adopted it"`
+	Reason  string     `json:"reason,omitempty"`
+	Seen    string     `json:"seen,omitempty" doc:"what this node saw itself"`
+	// WaitsFor are the nodes that have not said what they hold.
+	WaitsFor []problem.WaitsFor `json:"waits_for"`
+	// Disputed is what an operator must decide.
+	Disputed []Disputed `json:"disputed"`
+}
+
+// Disputed is an id or record of which two nodes know different things.
+type Disputed struct {
+	Subject string   `json:"subject"`
+	Why     string   `json:"why"`
+	Sides   []string `json:"sides"`
 }
 
 // Where a setting's value comes from, in rising precedence.

@@ -67,7 +67,16 @@ type AdoptOptions struct {
 // Restored reads how a restored etcd stands: one list of everything below the root.
 // It writes nothing. ErrNotFound where there is no idpool data.
 func Restored(ctx context.Context, client *cluster.Client) (*Restore, error) {
-	v, id, rev, err := readAll(ctx, client)
+	return restored(ctx, client, readAll)
+}
+
+// Progress is [Restored] without claims and without a base: a recovery under way.
+func Progress(ctx context.Context, client *cluster.Client) (*Restore, error) {
+	return restored(ctx, client, readProgress)
+}
+
+func restored(ctx context.Context, client *cluster.Client, read func(context.Context, *cluster.Client) (*view, uint64, int64, error)) (*Restore, error) {
+	v, id, rev, err := read(ctx, client)
 	if err != nil {
 		return nil, err
 	}
@@ -98,18 +107,37 @@ func Restored(ctx context.Context, client *cluster.Client) (*Restore, error) {
 
 // readAll lists everything below the root, at one revision.
 func readAll(ctx context.Context, client *cluster.Client) (*view, uint64, int64, error) {
-	m := NewMirror(client.Keys(), "", zap.NewNop())
-	resp, err := client.ReadAside(ctx, clientv3.OpGet(client.Keys().Root(), clientv3.WithPrefix(), clientv3.WithCountOnly()))
+	resp, err := client.ReadAside(ctx, clientv3.OpGet(client.Keys().Meta(), clientv3.WithCountOnly()))
 	if err != nil {
 		return nil, 0, 0, err
 	}
-	id := resp.Header.ClusterId
 	kvs, rev, err := client.List(ctx, client.Keys().Root())
 	if err != nil {
 		return nil, 0, 0, err
 	}
+	m := NewMirror(client.Keys(), "", zap.NewNop())
 	m.Reset(rev, kvs)
-	return &m.view, id, rev, nil
+	return &m.view, resp.Header.ClusterId, rev, nil
+}
+
+// readProgress reads what a recovery turns on, at one revision: no claims.
+func readProgress(ctx context.Context, client *cluster.Client) (*view, uint64, int64, error) {
+	k := client.Keys()
+	resp, err := client.ReadAside(ctx, clientv3.OpGet(k.Meta()), clientv3.OpGet(k.Members()), clientv3.OpGet(k.Nodes(), clientv3.WithPrefix()),
+		clientv3.OpGet(k.AlivePrefix(), clientv3.WithPrefix()), clientv3.OpGet(k.RecoveryPrefix(), clientv3.WithPrefix()),
+		clientv3.OpGet(k.RecoveredPrefix(), clientv3.WithPrefix()))
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	var kvs []cluster.KV
+	for _, r := range resp.Responses {
+		for _, kv := range r.GetResponseRange().GetKvs() {
+			kvs = append(kvs, cluster.KV{Key: string(kv.Key), Value: kv.Value, CreateRev: kv.CreateRevision, ModRev: kv.ModRevision, Lease: kv.Lease})
+		}
+	}
+	m := NewMirror(k, "", zap.NewNop())
+	m.Reset(resp.Header.Revision, kvs)
+	return &m.view, resp.Header.ClusterId, resp.Header.Revision, nil
 }
 
 // base is the highest revision of what no node writes while it is frozen: of the
@@ -253,7 +281,10 @@ func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clie
 		if err != nil {
 			return false, err
 		}
-		at := standingOf(resp.Responses[0], resp.Responses[1], r.Meta.Epoch)
+		at, err := standingOf(resp.Responses[0], resp.Responses[1], r.Meta.Epoch)
+		if err != nil {
+			return false, Unread(k.Recovered(k.Root()+key), err)
+		}
 		if at.mark != nil && at.mark.Resolved == node {
 			continue
 		}

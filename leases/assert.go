@@ -98,28 +98,40 @@ func (s *asserting) read(ctx context.Context, part []jentry) ([]standing, error)
 		return nil, err
 	}
 	r := resp.Responses
-	if !bytes.Equal(value(r[0]), s.g.meta) || !bytes.Equal(value(r[1]), s.g.alive) {
+	switch alive := value(r[1]); {
+	case alive == nil:
+		s.a.session.lost(s.g, errors.New("the presence is gone"))
+		return nil, errMoved
+	case !bytes.Equal(value(r[0]), s.g.meta) || !bytes.Equal(alive, s.g.alive):
 		return nil, errMoved
 	}
 	all := make([]standing, len(part))
 	for i := range part {
-		all[i] = standingOf(r[2+2*i], r[3+2*i], s.meta.Epoch)
+		if all[i], err = standingOf(r[2+2*i], r[3+2*i], s.meta.Epoch); err != nil {
+			return nil, Unread(k.Recovered(k.Root()+part[i].Key), err)
+		}
 	}
 	return all, nil
 }
 
-func standingOf(key, mark *pb.ResponseOp, epoch string) standing {
+// standingOf reads a key and its mark; a mark that cannot be read is an error, since
+// what is newer is not known then.
+func standingOf(key, mark *pb.ResponseOp, epoch string) (standing, error) {
 	at := standing{raw: value(key)}
 	if kvs := key.GetResponseRange().GetKvs(); len(kvs) > 0 {
 		at.modRev = kvs[0].ModRevision
 	}
 	if kvs := mark.GetResponseRange().GetKvs(); len(kvs) > 0 {
 		at.markRev = kvs[0].ModRevision
-		if m, err := decodeMark(kvs[0].Value); err == nil && m.In == epoch {
+		m, err := decodeMark(kvs[0].Value)
+		if err != nil {
+			return at, err
+		}
+		if m.In == epoch {
 			at.mark = m
 		}
 	}
-	return at
+	return at, nil
 }
 
 // decide turns keys and what stands there into a transaction, and conflicts.
@@ -374,6 +386,9 @@ func (s *asserting) say(ctx context.Context, r Recovery) error {
 		case err == nil && resp.Succeeded:
 			return nil
 		case err == nil:
+			if _, err := s.read(ctx, nil); err != nil { // tells whether the session is over
+				return err
+			}
 			return errMoved
 		}
 		if wait.Wait(ctx) != nil {

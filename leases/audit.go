@@ -279,7 +279,7 @@ func (s *Session) settleDoubt(ctx context.Context) {
 	s.mu.Lock()
 	doubts := s.doubts
 	s.mu.Unlock()
-	short, cancel := context.WithTimeout(ctx, s.client.Config().LeaseTTL/3)
+	short, cancel := context.WithTimeout(ctx, s.client.Config().Budget)
 	defer cancel()
 	switch err := s.audited1(short); {
 	case errors.Is(err, problem.ErrFrozen):

@@ -99,7 +99,7 @@ func (a *Allocator) overlapping(wants []Want) (*problem.Error, error) {
 // linearize waits until the mirror has everything that was in etcd when it was
 // called: one round trip, no commit.
 func (a *Allocator) linearize(ctx context.Context) error {
-	if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) {
+	if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) && !isUnreadable(err) {
 		return err // what the mirror shows is of before, and does not come closer
 	}
 	resp, err := a.client.Read(ctx, clientv3.OpGet(a.keys.Meta(), clientv3.WithKeysOnly()))
@@ -115,7 +115,7 @@ func (a *Allocator) linearize(ctx context.Context) error {
 		if a.reach(ctx, rev, 500*time.Millisecond) {
 			return nil
 		}
-		if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) {
+		if err := a.session.refusal(); errors.Is(err, problem.ErrFrozen) && !isUnreadable(err) {
 			return err
 		}
 		if ctx.Err() != nil {

@@ -87,9 +87,9 @@ func (a *Allocator) recoverOnce(ctx context.Context) error {
 			return nil
 		}
 		return a.gate.open(false)
-	case meta.Val.Epoch == mem.Epoch, mem.Epoch == "" && !meta.Val.Adopted, !normal && !meta.Val.Adopted:
-		return nil // frozen, or nothing to assert
-	case normal && mem.Spoke == meta.Val.Epoch:
+	case meta.Val.Epoch == mem.Epoch, !normal && !meta.Val.Adopted:
+		return nil // frozen
+	case normal && (mem.Spoke == meta.Val.Epoch || mem.Epoch == ""): // it has spoken, or has nothing to say
 		return a.arrive(ctx, *meta.Val)
 	}
 	g := a.session.standing()

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/idpool/idpool/api"
+	"github.com/idpool/idpool/problem"
 )
 
 func newStatusCmd(f *Factory) *cobra.Command {
@@ -121,6 +122,7 @@ func statusLines(st api.Status) [][2]string {
 		{"agent", fmt.Sprintf("%s, pid %d, %s", st.Version, st.PID, st.Socket)},
 		{"etcd", where},
 		{"cluster", cluster},
+		{"recovery", recoveryText(st.Recovery)},
 		{"session", st.Session},
 		{"revision", revision},
 		{"mirror", st.MirrorStale},
@@ -130,6 +132,38 @@ func statusLines(st api.Status) [][2]string {
 		{"settings", settingsText(st.Settings)},
 		{"unreadable", strings.Join(st.Unreadable, ", ")},
 	}
+}
+
+// recoveryText says what a restore of etcd has brought about.
+func recoveryText(r *api.Recovery) string {
+	if r == nil {
+		return ""
+	}
+	parts := []string{"frozen"}
+	if r.Adopted {
+		parts[0] = "the nodes say what they hold"
+	}
+	if r.By != "" {
+		parts = append(parts, "by "+r.By)
+	}
+	if r.Since != nil {
+		parts = append(parts, "since "+problem.Clock(*r.Since))
+	}
+	text := strings.Join(parts, ", ")
+	if r.Reason != "" {
+		text += ": " + r.Reason
+	}
+	var waits []string
+	for _, w := range r.WaitsFor {
+		waits = append(waits, w.Node+" ("+w.Why+")")
+	}
+	if len(waits) > 0 {
+		text += "; waits for " + strings.Join(waits, ", ")
+	}
+	if n := len(r.Disputed); n > 0 {
+		text += fmt.Sprintf("; %d disputed: poolctl check", n)
+	}
+	return text
 }
 
 // servicesText counts services in the order of a service's life.

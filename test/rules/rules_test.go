@@ -69,7 +69,7 @@ var below = map[string][]string{
 	"agent":                    {"agent/metrics", "agent/userdb", "seam", "api", "uidpool", "vlan", "leases", "cluster", "cluster/embed", "idset", "problem"},
 	"cmd/internal/manual":      {},
 	"cmd/poolagent":            {"cmd/internal/manual", "seam", "seam/fault", "agent", "api", "cluster", "problem"},
-	"cmd/poolctl":              {"cmd/internal/manual", "agent", "api", "uidpool", "vlan", "idset", "problem", "cluster/embed", "cluster"},
+	"cmd/poolctl":              {"cmd/internal/manual", "agent", "api", "uidpool", "vlan", "idset", "problem", "cluster/embed", "cluster", "leases"},
 	"test/rules":               {},
 	"test/e2e":                 {},
 	"test/e2e/robust":          {"test/e2e/robust/record", "test/e2e/robust/rig", "test/e2e/robust/fault", "test/e2e/robust/judge", "api", "cluster", "leases", "idset", "problem"},
