@@ -192,12 +192,13 @@ var restoreRows = []row{
 		s.resume()
 		s.finish(&a, record.DeleteService)
 		s.settle()
-		s.now += step10
+		var late []record.Change
 		for _, ch := range said { // what it knows as quarantined it may say
 			if ch.Key == claimKey(o.IDs[1]) || bad && ch.Key == claimKey(a.IDs[1]) {
-				s.write(ch)
+				late = append(late, ch)
 			}
 		}
+		s.write(late...)
 	}},
 	{"a report of before the restore", P2, func(s *sim, bad bool) {
 		_, id := s.quarantine()
