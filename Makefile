@@ -70,6 +70,10 @@ robust-campaign: ## RUNS (100) seeds under faults, PARALLEL (2) at once; goes on
 robust-report: ## the campaign's results into docs/reliability.md
 	$(CAMPAIGN) report
 
+.PHONY: restore-test
+restore-test: ## every scenario of a restored etcd, TIMES (20) in a row
+	$(GO) test -count=$(or $(TIMES),20) -timeout 60m -run TestRestore ./leases
+
 .PHONY: soak
 soak: ## HOURS (1) of traffic with faults and an audit of leaks, into docs/reliability.md
 	$(CAMPAIGN) soak --hours $(or $(HOURS),1) $(if $(SEED),--seed $(SEED))

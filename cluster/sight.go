@@ -42,7 +42,7 @@ func (c *Client) Look(ctx context.Context) ([]Sight, error) {
 	}
 	var meta []byte
 	if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
-		meta = slices.Clone(kvs[0].Value)
+		meta = append([]byte{}, kvs[0].Value...) // not nil where it stands empty
 	}
 	var sights []Sight
 	var errs error
@@ -177,7 +177,7 @@ func (c *Client) sight(ctx context.Context, probe *clientv3.Client) (Sight, erro
 	}
 	s := Sight{Endpoint: probe.Endpoints()[0], ClusterID: st.Header.ClusterId, Index: st.RaftAppliedIndex, Revision: got.Header.Revision}
 	if len(got.Kvs) > 0 {
-		s.Meta = got.Kvs[0].Value
+		s.Meta = append([]byte{}, got.Kvs[0].Value...)
 	}
 	return s, nil
 }

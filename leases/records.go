@@ -120,7 +120,7 @@ type Node struct {
 	FencedBoot string `json:"fenced_boot,omitempty"`
 	// Epoch is the one in which this was written: a fence or a leave of an epoch
 	// before an adoption is void, since it may have been taken back after the snapshot.
-	Epoch string `json:"epoch,omitempty"`
+	Epoch string `json:"in_epoch,omitempty"` // not "epoch": a report has that
 	Write string `json:"w"`
 }
 

@@ -101,8 +101,8 @@ func decodeRecovery(name string, data []byte) (*Recovery, error) {
 	if err := placed(r.Of, name); err != nil {
 		return nil, err
 	}
-	if r.Epoch == "" || r.Boot == "" || r.Revision < 1 || r.Journal < 0 || r.Asserted < 0 || r.Foreign < 0 || len(r.Conflicts) > maxConflicts {
-		return nil, misfitting("recovery of no epoch, boot or revision, or with %d conflicts", len(r.Conflicts))
+	if r.Epoch == "" || r.Boot == "" || r.At.IsZero() || r.Revision < 1 || r.Journal < 0 || r.Asserted < 0 || r.Foreign < 0 || len(r.Conflicts) > maxConflicts {
+		return nil, misfitting("recovery of no epoch, boot, time or revision, or with %d conflicts", len(r.Conflicts))
 	}
 	for _, c := range r.Conflicts {
 		if err := tooLong(c.Key, c.Why, c.Ours.Node, c.Ours.Caller, c.Ours.Holder, c.Theirs.Node, c.Theirs.Caller, c.Theirs.Holder); err != nil {

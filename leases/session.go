@@ -121,7 +121,7 @@ func (s *Session) refusal() error {
 }
 
 // frozenBy is the refusal of everything while the cluster is not normal.
-func frozenBy(m cluster.Meta) error {
+func frozenBy(m cluster.Meta) *problem.Error {
 	if m.Adopted {
 		return problem.New(problem.CodeFrozen, "nothing is granted: the cluster is recovering (epoch %d): the nodes say what they hold", m.Number).
 			Note("running processes are not touched").
