@@ -199,15 +199,22 @@ func Adopt(ctx context.Context, client *cluster.Client, o AdoptOptions) error {
 	ctx, cancel := context.WithTimeout(ctx, client.Config().Budget)
 	defer cancel()
 	var wait cluster.Backoff
+	fresh, under := uuid.NewString(), "" // the epoch to begin, and the one that o is about
 	for {
 		r, err := Restored(ctx, client)
 		if err != nil {
 			return err
 		}
+		switch {
+		case r.Adopting():
+			under = r.Meta.Epoch
+		case r.Meta.Epoch == fresh || (under != "" && r.Meta.Epoch == under):
+			return nil // over meanwhile
+		}
 		if err := r.Check(o); err != nil {
 			return err
 		}
-		done, err := r.step(ctx, client, o)
+		done, err := r.step(ctx, client, fresh, o)
 		if done || (err != nil && problem.CodeOf(err) != problem.CodeOutcomeUnknown && problem.CodeOf(err) != problem.CodeUnavailable) {
 			return err
 		}
@@ -220,8 +227,9 @@ func Adopt(ctx context.Context, client *cluster.Client, o AdoptOptions) error {
 	}
 }
 
-// step writes the next thing that o asks for; true when nothing is left.
-func (r *Restore) step(ctx context.Context, client *cluster.Client, o AdoptOptions) (bool, error) {
+// step writes the next thing that o asks for; true when nothing is left. fresh is the
+// epoch that it begins.
+func (r *Restore) step(ctx context.Context, client *cluster.Client, fresh string, o AdoptOptions) (bool, error) {
 	k := client.Keys()
 	same := clientv3.Compare(clientv3.Value(k.Meta()), "=", string(r.raw))
 	commit := func(cmps []clientv3.Cmp, puts ...clientv3.Op) (bool, error) {
@@ -236,7 +244,7 @@ func (r *Restore) step(ctx context.Context, client *cluster.Client, o AdoptOptio
 		}
 		next.Previous = append(slices.Clone(next.Previous), cluster.Epoch{Epoch: r.Meta.Epoch, Number: r.Meta.Number})
 		next.Previous = next.Previous[max(0, len(next.Previous)-cluster.MaxPrevious):]
-		next.Epoch, next.Number, next.State, next.Adopted = uuid.NewString(), r.Meta.Number+1, cluster.StateRecovering, true
+		next.Epoch, next.Number, next.State, next.Adopted = fresh, r.Meta.Number+1, cluster.StateRecovering, true
 		next.Lead, next.Base, next.Expect = lead, r.Base, nil
 		next.By, next.Reason, next.Since = clip(o.By), clip(o.Reason), time.Now().UTC()
 	}

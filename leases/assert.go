@@ -301,7 +301,7 @@ func addBefore(k cluster.Keys, epoch string, was, now *Mirror, known map[string]
 		return
 	}
 	for key, e := range before {
-		if old, ok := known[key]; !ok || old.Epoch != e.Epoch || old.Rev < e.Rev {
+		if old, ok := known[key]; !ok || old.Number < e.Number || (old.Epoch == e.Epoch && old.Rev < e.Rev) {
 			known[key] = e
 		}
 	}

@@ -231,6 +231,63 @@ func TestRestoreWaitsForANode(t *testing.T) {
 	r.allHeld(20, r.nodes[0], off)
 }
 
+// TestRestoreMoreWords: an operator names one node too many, and takes it back. The
+// adoption that is under way goes on; no other one begins.
+func TestRestoreMoreWords(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1")
+	r.take(3, r.nodes...)
+	file := r.etcd.Snapshot(t)
+	r.take(3, r.nodes...)
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+	r.frozen(r.nodes...)
+	r.adopt(AdoptOptions{Nodes: []string{"n17"}})
+	until(t, "only n17 is waited for", func() bool {
+		p, err := Progress(r.ctx(), r.client)
+		return err == nil && len(p.Waits) == 1 && p.Waits[0].Node == "n17"
+	})
+	r.adopt(AdoptOptions{Fence: []string{"n17"}})
+	r.normal(r.nodes...)
+	r.allHeld(5, r.nodes...)
+	if m, _, err := r.client.ReadMeta(r.ctx()); err != nil || m.Number != 2 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
+// TestRestoreDispute: two histories grew from one snapshot, and a node of each knows
+// the same id as its own. An operator decides.
+func TestRestoreDispute(t *testing.T) {
+	t.Parallel()
+	r := newRestoring(t, "n1", "n2")
+	g := r.nodes[0].get(r.nodes[0].m.born("r"), exact(1500))
+	r.nodes[0].m.start(1500)
+	r.nodes[0].confirm(g, false, true)
+	n2 := r.nodes[1]
+	n2.sync()
+	file := r.etcd.Snapshot(t)
+	r.etcd.Restore(t, file, clustertest.RestoreOptions{})
+	r.frozen(r.nodes...)
+	// As after a grant in a copy that nobody noticed: another epoch of the same number.
+	key := "claims/uid/0000001500"
+	other := *r.claim(g.ref())
+	other.Token, other.Caller, other.Nodes = NewToken(), "other", []Presence{{Node: "n2", Boot: n2.m.boot}}
+	if err := n2.journal.note([]jentry{{Key: key, Value: cluster.Encode(&other), Rev: 500, Epoch: epochOther, Number: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	n2.m.start(1500)
+	r.adopt(AdoptOptions{})
+	until(t, "it is disputed", func() bool {
+		p, err := Progress(r.ctx(), r.client)
+		return err == nil && len(p.Waits) == 0 && len(p.Conflicts) > 0 && p.Conflicts[0].Short() == "uid/1500" && p.Conflicts[0].Ours.Node == "n2"
+	})
+	r.frozen(r.nodes...)
+	r.adopt(AdoptOptions{Resolve: map[string]string{"uid/1500": "n2"}})
+	r.normal(r.nodes...)
+	if c := r.claim(g.ref()); c == nil || c.Token != other.Token {
+		t.Errorf("the operator's word is not taken: %+v", c)
+	}
+}
+
 // TestRestoreFencedNodeReturns: a node that the operator said to be off is not waited
 // for; it comes back after a reboot, holds nothing, and grants.
 func TestRestoreFencedNodeReturns(t *testing.T) {
