@@ -70,6 +70,7 @@ func (c *court) replay() {
 	c.compensated, c.rejected = map[compensation]bool{}, map[string][]out{}
 	c.watchPools()
 	c.values, c.known, c.late, c.back = map[string][]byte{}, map[string]bool{}, map[life]bool{}, map[*span]*recovery{}
+	c.revived = map[*lock]bool{}
 	c.histories = c.eras()
 	var kept *keptState
 	for i := range c.histories {

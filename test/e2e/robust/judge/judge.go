@@ -130,7 +130,8 @@ type court struct {
 	known     map[string]bool // tokens that ever stood in etcd
 	late      map[life]bool   // what a node that was fenced in an adoption may put back
 	back      map[*span]*recovery
-	recount   bool // the free ids of pools are to be counted anew
+	revived   map[*lock]bool // locks that a restore brought back: they end with their leases
+	recount   bool           // the free ids of pools are to be counted anew
 	lives     map[life]*span
 	spans     []*span // of lives, by first revision
 	frees     map[poolAt]*series

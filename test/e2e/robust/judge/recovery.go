@@ -29,6 +29,9 @@ func (c *court) restored(e *era, kept *keptState) {
 	seen, pools := c.w.numberSeen, c.w.poolsPast
 	c.w, c.values = kept.w, kept.values
 	c.w.numberSeen, c.w.poolsPast = seen, pools
+	for _, l := range c.w.locks {
+		c.revived[l] = true
+	}
 	for _, name := range slices.Sorted(maps.Keys(pools)) {
 		if past := pools[name]; len(past) > 0 && past[len(past)-1].pool != c.w.pools[name] {
 			pools[name] = append(past, &poolSince{e.first, c.w.pools[name]})
@@ -88,7 +91,8 @@ func (c *court) resume(t *txn) {
 	for s, n := range c.w.services {
 		c.checkServiceBack(t, r, s, n)
 	}
-	all := c.everything(t.rev) // but locks: those of the snapshot end with their leases
+	all := c.everything(t.rev)
+	c.checkLocks(all)
 	c.checkGroups(all)
 	c.checkServices(all)
 	c.recount = true
@@ -186,6 +190,9 @@ func (c *court) everything(rev int64) *txn {
 	t := &txn{rev: rev}
 	for _, id := range sortedIDs(c.w.claims) {
 		t.claims = append(t.claims, edit[record.ID, claim]{id, c.w.claims[id], c.w.claims[id]})
+	}
+	for _, id := range sortedIDs(c.w.locks) {
+		t.locks = append(t.locks, edit[record.ID, lock]{id, c.w.locks[id], c.w.locks[id]})
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.w.grants)) {
 		t.grants = append(t.grants, edit[string, grantRecord]{key, c.w.grants[key], c.w.grants[key]})

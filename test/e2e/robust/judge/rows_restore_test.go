@@ -103,6 +103,24 @@ var restoreRows = []row{
 		s.confirm(&second)
 		s.recover(b, 0, bad, claimKey(second.IDs[0]), lockKey(second.IDs[0]))
 	}},
+	{"a lock of another grant when granting resumes", P1, func(s *sim, bad bool) {
+		first := *s.request("c1", "n1", "", 1)
+		b := s.backup() // its lock comes back, and is nobody's fault
+		s.release(&first)
+		s.settle()
+		second := *s.request("c2", "n2", "", 1)
+		s.confirm(&second)
+		lost := s.restore(b, 0)
+		s.freeze()
+		s.adopt()
+		said := without(s.says(lost), lockKey(second.IDs[0]))
+		if bad {
+			said = append(said, record.Change{Key: lockKey(second.IDs[0]), Value: []byte("other"), Lease: s.w.alive["n1"].lease})
+		}
+		s.write(said...)
+		s.resume()
+		s.confirm(&second)
+	}},
 	{"released, and held again", P5, func(s *sim, bad bool) {
 		a := *s.request("c1", "n1", "", 1)
 		s.confirm(&a)
