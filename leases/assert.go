@@ -335,46 +335,6 @@ func (v *view) remember(k cluster.Keys, into map[string]jentry) {
 	}
 }
 
-// missing says what of this node's own the etcd that is followed lacks although
-// nobody can have ended it: a claim of this boot that is held needs this node's proof.
-func (a *Allocator) missing() (string, []byte) {
-	known := a.journal.all()
-	mem := a.session.home.get()
-	var why string
-	var meta []byte
-	a.gate.now().read(func(v *view) {
-		meta = v.meta.Raw
-		n := v.nodes[a.id.Node].Val
-		if v.epoch() != mem.Epoch || n == nil || n.State != nodeActive || n.Boot != a.id.Boot || n.Secret != a.session.home.SecretHash() {
-			return
-		}
-		held, gone, example := 0, 0, ""
-		for key, e := range known {
-			ref, mine := (&asserting{a: a}).claimOf(key, e.Value)
-			if mine == nil || e.Epoch != mem.Epoch || e.Rev > v.rev || ref.vlan() || !mine.State.held() {
-				continue
-			}
-			if p := mine.On(a.id.Node); p == nil || p.Boot != a.id.Boot {
-				continue
-			}
-			held++
-			raw, _, readable := v.held(a.keys, key)
-			_, there := (&asserting{a: a}).claimOf(key, raw)
-			pool := v.pools[mine.Pool].Val
-			if !readable || (there != nil && there.Token == mine.Token) || policyOf(ref.Space, pool) == ProofNone {
-				continue
-			}
-			if gone++; example == "" || label(ref) < example {
-				example = label(ref)
-			}
-		}
-		if gone > 0 {
-			why = "this node holds " + counted(held, "grant", "grants") + ", and " + counted(gone, "is", "are") + " missing in etcd, " + example + " first"
-		}
-	})
-	return why, meta
-}
-
 // say writes what this node has said, under the guard. A round trip and a commit.
 func (s *asserting) say(ctx context.Context, r Recovery) error {
 	key := s.a.keys.Recovery(s.a.id.Node)

@@ -2,7 +2,6 @@ package leases
 
 import (
 	"context"
-	"strings"
 	"sync"
 	"time"
 
@@ -373,25 +372,6 @@ func (b *batcher) distribute(batch []*child, resp *clientv3.TxnResponse, g *guar
 	for i, c := range batch {
 		finish([]*child{c}, results[i])
 	}
-}
-
-// written adds what an applied child wrote to what goes into the journal.
-func (b *batcher) written(all []jentry, c *child, r childResult, g *guard) []jentry {
-	if b.journal == nil {
-		return nil
-	}
-	for _, p := range c.puts {
-		key := strings.TrimPrefix(p.key, b.client.Keys().Root())
-		if p.leased || !mayBeHeld(key) {
-			continue
-		}
-		e := jentry{Key: key, Value: p.value, Rev: r.revision, Epoch: g.epoch, Number: g.number}
-		if kv, ok := r.found[p.key]; ok && p.value != nil { // by an earlier attempt
-			e.Rev = kv.ModRev
-		}
-		all = append(all, e)
-	}
-	return all
 }
 
 // ofThisEpoch ends children that were decided in an epoch that is over: what they
