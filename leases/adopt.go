@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -281,9 +282,10 @@ func (r *Restore) step(ctx context.Context, client *cluster.Client, fresh string
 func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clientv3.Cmp, decisions map[string]string) (bool, error) {
 	k := client.Keys()
 	for name, node := range decisions {
-		key, err := r.conflictKey(name)
-		if err != nil {
-			return false, err
+		nothing := problem.New(problem.CodeNotFound, "nothing is disputed about %s", name).Advise("look", "poolctl cluster adopt-restore --dry-run")
+		key, ok := keyOf(name)
+		if !ok {
+			return false, nothing
 		}
 		resp, err := client.ReadAside(ctx, clientv3.OpGet(k.Root()+key), clientv3.OpGet(k.Recovered(k.Root()+key)))
 		if err != nil {
@@ -294,7 +296,10 @@ func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clie
 			return false, Unread(k.Recovered(k.Root()+key), err)
 		}
 		if at.mark != nil && at.mark.Resolved == node {
-			continue
+			continue // said already; by now it may be done
+		}
+		if !r.disputed(key) {
+			return false, nothing
 		}
 		m := Mark{V: format, In: r.Meta.Epoch, Number: r.Meta.Restored(), Rev: at.modRev}
 		if at.mark != nil {
@@ -308,17 +313,26 @@ func (r *Restore) resolve(ctx context.Context, client *cluster.Client, same clie
 	return true, nil
 }
 
-// conflictKey is the key below the root that an operator's word is about.
-func (r *Restore) conflictKey(name string) (string, error) {
+// keyOf is the key below the root that an operator's word is about: that key itself,
+// or an id as in "uid/70012".
+func keyOf(name string) (string, bool) {
 	if heldKey(name) {
-		return name, nil
+		return name, true
 	}
-	for _, c := range r.Conflicts {
-		if c.Key == name || c.Short() == name {
-			return c.Key, nil
-		}
+	cut := strings.LastIndexByte(name, '/')
+	if cut < 0 {
+		return "", false
 	}
-	return "", problem.New(problem.CodeNotFound, "nothing is disputed about %s", name).Advise("look", "poolctl cluster adopt-restore --dry-run")
+	id, err := strconv.ParseUint(name[cut+1:], 10, 32)
+	if err != nil || cluster.Space(name[:cut]).Valid() != nil {
+		return "", false
+	}
+	return strings.TrimPrefix(below.Claim(cluster.Space(name[:cut]), uint32(id)), below.Root()), true
+}
+
+// disputed tells whether a key is.
+func (r *Restore) disputed(key string) bool {
+	return slices.ContainsFunc(r.Conflicts, func(c Conflict) bool { return c.Key == key })
 }
 
 // Short is the key as people write it: "uid/70012" for a claim, else the key itself.
