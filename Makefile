@@ -59,8 +59,8 @@ faults: ## every fault injected and healed once, as root
 CAMPAIGN := $(GO) run ./test/e2e/robust/campaign
 
 .PHONY: robust
-robust: ## one run under faults, as root: SEED (fresh if not given), FOR (60s)
-	$(CAMPAIGN) run --for $(or $(FOR),60s) $(if $(SEED),--seed $(SEED))
+robust: ## one run under faults, as root: SEED (fresh if not given), FOR (60s), FAULTS (all; names separated by commas)
+	$(CAMPAIGN) run --for $(or $(FOR),60s) $(if $(SEED),--seed $(SEED)) $(if $(FAULTS),--only $(FAULTS))
 
 .PHONY: robust-campaign
 robust-campaign: ## RUNS (100) seeds under faults, PARALLEL (2) at once; goes on where it ended

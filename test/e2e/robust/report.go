@@ -56,6 +56,7 @@ type total struct {
 	violations                  int
 	first, last                 time.Time
 	undecided, left, noFaultsIn int
+	restores, after, carried    int
 }
 
 func sumUp(all []*Result) *total {
@@ -85,6 +86,7 @@ func sumUp(all []*Result) *total {
 		t.OK, t.Refused, t.Unknown, t.Faults = t.OK+s.OK, t.Refused+s.Refused, t.Unknown+s.Unknown, t.Faults+s.Faults
 		t.changes, t.processes, t.grants = t.changes+c.Changes, t.processes+c.Processes, t.grants+c.Grants
 		t.undecided, t.left = t.undecided+c.Undecided, t.left+c.Left
+		t.restores, t.after, t.carried = t.restores+c.Restores, t.after+c.AfterSnapshot, t.carried+c.Carried
 		for kind, by := range c.Ops {
 			if t.ops[kind] == nil {
 				t.ops[kind] = map[record.Outcome]int{}
@@ -119,6 +121,10 @@ func Table(all []*Result) string {
 	line("")
 	line("From %s to %s; built from %s. Keys left at the end: %d. Ids that porcupine had no time for: %d. Faults that could not be injected: %d. Runs without a verdict: %d.",
 		day(t.first), day(t.last), strings.Join(slices.Sorted(maps.Keys(t.commits)), ", "), t.left, t.undecided, t.noFaultsIn, t.none)
+	if t.restores > 0 {
+		line("")
+		line("Restores of etcd: %d. Grants that their snapshots lacked: %d; ids of these that were held then, and again after the adoption: %d.", t.restores, t.after, t.carried)
+	}
 	line("")
 	line("| call | ok | refused | unknown |")
 	line("|---|--:|--:|--:|")

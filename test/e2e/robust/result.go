@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/idpool/idpool/test/e2e/robust/judge"
@@ -48,6 +49,9 @@ func (r *Result) Kept() bool { return r.Verdict != nil && len(r.Verdict.Violatio
 func NewResult(run *record.Run, v *judge.Verdict, lasted time.Duration) *Result {
 	r := &Result{Seed: run.Seed, Commit: run.Commit, Started: run.Started, Duration: lasted, Verdict: v,
 		Reproduce: fmt.Sprintf("make robust SEED=%d FOR=%s", run.Seed, lasted)}
+	if len(run.Only) > 0 {
+		r.Reproduce += " FAULTS=" + strings.Join(run.Only, ",")
+	}
 	for _, byOutcome := range v.Counts.Ops {
 		r.Unknown += byOutcome[record.Unknown]
 	}

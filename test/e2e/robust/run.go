@@ -115,7 +115,7 @@ func Run(ctx context.Context, o Options) (*record.Run, *judge.Verdict, error) {
 		defer os.RemoveAll(dir)
 		o.Scratch = dir
 	}
-	run := &record.Run{Seed: o.Seed, Commit: o.Commit, Started: time.Now().UTC()}
+	run := &record.Run{Seed: o.Seed, Commit: o.Commit, Started: time.Now().UTC(), Only: o.Only}
 	if err := live(ctx, o, run); err != nil {
 		keepLogs(o)
 		return run, nil, err
@@ -141,6 +141,7 @@ func live(ctx context.Context, o Options, run *record.Run) error {
 	defer func() { _ = db.Close() }()
 	w := &world{o: o, rig: r, journal: newJournal(r.Now), history: newHistory(db, r.Now), base: ownUIDs()}
 	r.SetCompactLimit(w.history.seen)
+	r.SetWitness(w.history)
 
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
@@ -151,7 +152,7 @@ func live(ctx context.Context, o Options, run *record.Run) error {
 		return w.play(gctx, run)
 	})
 	err = g.Wait()
-	run.Changes = w.history.changes
+	run.Changes, run.Cuts = w.history.changes, w.history.cuts
 	w.journal.into(run)
 	return err
 }
@@ -243,7 +244,7 @@ func (w *world) settle(ctx context.Context, run *record.Run) error {
 	w.logf("quiet: %d keys are left below claims/ and locks/", len(run.Left))
 	reach, done := context.WithTimeout(ctx, time.Minute)
 	defer done()
-	return w.history.reach(reach, at)
+	return w.history.Reach(reach, at)
 }
 
 // keepLogs copies what the cluster wrote.

@@ -12,27 +12,31 @@ import (
 
 	"github.com/idpool/idpool/cluster"
 	"github.com/idpool/idpool/test/e2e/robust/record"
+	"github.com/idpool/idpool/test/e2e/robust/rig"
 )
 
 // silence is how long a watch may say nothing, progress neither, before it is
 // given up for another.
 const silence = 4 * time.Second
 
-// history is every change below idpool's root from the first revision on.
+// history is every change below idpool's root from the first revision on, of every
+// history that etcd has: a restore begins another one.
 type history struct {
 	db  *cluster.Client
 	now func() time.Duration
 
 	mu       sync.Mutex // guards the fields below
 	changes  []record.Change
-	last     int64            // of the last change; watching goes on behind it
-	told     int64            // a watch said that it has delivered everything up to here
-	versions map[string]int64 // of each key; absent is deleted
-	done     chan struct{}    // closed and made anew with every progress
+	cuts     []record.Cut
+	again    context.CancelFunc // ends the present watch
+	last     int64              // of the last change; watching goes on behind it
+	told     int64              // a watch said that it has delivered everything up to here
+	versions map[string]int64   // of each key; absent is deleted
+	done     chan struct{}      // closed and made anew with every progress
 }
 
 func newHistory(db *cluster.Client, now func() time.Duration) *history {
-	return &history{db: db, now: now, versions: map[string]int64{}, done: make(chan struct{})}
+	return &history{db: db, now: now, versions: map[string]int64{}, again: func() {}, done: make(chan struct{})}
 }
 
 // seen is the revision of the last change: nothing behind it may be compacted.
@@ -61,7 +65,11 @@ func (h *history) Run(ctx context.Context) error {
 func (h *history) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	stream := h.db.Watch().Watch(ctx, h.db.Keys().Root(), clientv3.WithPrefix(), clientv3.WithRev(h.seen()+1))
+	h.mu.Lock()
+	h.again = cancel
+	era, from := len(h.cuts), h.last+1
+	h.mu.Unlock()
+	stream := h.db.Watch().Watch(ctx, h.db.Keys().Root(), clientv3.WithPrefix(), clientv3.WithRev(from))
 	ask := time.NewTicker(silence / 8)
 	defer ask.Stop()
 	heard := time.Now()
@@ -69,7 +77,7 @@ func (h *history) watch(ctx context.Context) error {
 		select {
 		case resp, ok := <-stream:
 			switch {
-			case !ok:
+			case !ok || h.over(era):
 				return nil
 			case resp.CompactRevision != 0:
 				return fmt.Errorf("history before revision %d is compacted, and seen only to %d", resp.CompactRevision, h.seen())
@@ -77,7 +85,7 @@ func (h *history) watch(ctx context.Context) error {
 				return nil
 			}
 			heard = time.Now()
-			if err := h.take(resp); err != nil {
+			if err := h.take(era, resp); err != nil {
 				return err
 			}
 		case <-ask.C:
@@ -91,15 +99,70 @@ func (h *history) watch(ctx context.Context) error {
 	}
 }
 
-// take adds what a watch delivered. A key's versions count its writes, so a change
-// that was missed shows.
-func (h *history) take(resp clientv3.WatchResponse) error {
+// over tells whether a restore has ended an era.
+func (h *history) over(era int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	return len(h.cuts) != era
+}
+
+// Cut begins another history: etcd was stopped, and goes on with what the present
+// one had at an earlier revision. The versions of its keys are those of then, so what
+// etcd does not have as it was shows.
+func (h *history) Cut(r rig.Restored) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.Snapshot > max(h.last, h.told) {
+		return fmt.Errorf("a snapshot of revision %d, and the history has %d", r.Snapshot, h.last)
+	}
+	versions, err := h.versionsAt(r.Snapshot)
+	if err != nil {
+		return err
+	}
+	h.cuts = append(h.cuts, record.Cut{Snapshot: r.Snapshot, Begins: r.Begins, Stopped: r.Stopped})
+	h.versions, h.last, h.told = versions, r.Begins, 0
+	h.again()
+	return nil
+}
+
+// versionsAt counts the writes of each key up to a revision of the present era; mu
+// is held.
+func (h *history) versionsAt(revision int64) (map[string]int64, error) {
+	versions, era := map[string]int64{}, len(h.cuts)
+	if era > 0 && revision < h.cuts[era-1].Begins {
+		return nil, fmt.Errorf("a snapshot of revision %d, and etcd was restored as %d since", revision, h.cuts[era-1].Begins)
+	}
+	for _, c := range h.changes {
+		// Of an era before, what its restore took over.
+		if c.Era > era || (c.Era == era && c.Revision > revision) || (c.Era < era && !h.survives(c)) {
+			continue
+		}
+		if c.Value == nil {
+			delete(versions, c.Key)
+		} else {
+			versions[c.Key]++
+		}
+	}
+	return versions, nil
+}
+
+// survives tells whether a change of an earlier era was in all snapshots since.
+func (h *history) survives(c record.Change) bool {
+	return c.Revision <= h.cuts[c.Era].Snapshot
+}
+
+// take adds what a watch of an era delivered. A key's versions count its writes, so
+// a change that was missed shows.
+func (h *history) take(era int, resp clientv3.WatchResponse) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if era != len(h.cuts) {
+		return nil
+	}
 	root := h.db.Keys().Root()
 	for _, e := range resp.Events {
 		key := strings.TrimPrefix(string(e.Kv.Key), root)
-		c := record.Change{Revision: e.Kv.ModRevision, Key: key, Seen: h.now()}
+		c := record.Change{Era: era, Revision: e.Kv.ModRevision, Key: key, Seen: h.now()}
 		if c.Revision <= h.last {
 			return fmt.Errorf("revision %d came again behind %d", c.Revision, h.last)
 		}
@@ -130,9 +193,9 @@ func (h *history) take(resp clientv3.WatchResponse) error {
 	return nil
 }
 
-// reach waits until the history has everything up to revision. Nothing may disturb
+// Reach waits until the history has everything up to revision. Nothing may disturb
 // the members meanwhile: a stream that is connected anew may promise too much.
-func (h *history) reach(ctx context.Context, revision int64) error {
+func (h *history) Reach(ctx context.Context, revision int64) error {
 	h.mu.Lock()
 	h.told = 0
 	h.mu.Unlock()

@@ -29,7 +29,7 @@ type Fault struct {
 
 // All are the faults, in a fixed order.
 func All() []Fault {
-	return slices.Concat(processes(), network(), etcd(), machines(), identity())
+	return slices.Concat(processes(), network(), etcd(), machines(), identity(), restores())
 }
 
 // Quick are those of All that are healed within some seconds.

@@ -78,7 +78,7 @@ func (c *court) countFree(t *txn) {
 		n := int64(-1)
 		switch redefined := slices.ContainsFunc(t.pools, func(e edit[string, pool]) bool { return e.key == p.pool }); {
 		case def == nil:
-		case redefined:
+		case redefined || c.recount:
 			n = int64(def.firsts.Count())
 			for id := range c.w.claims {
 				if space, num := split(id); space == p.space(def) && def.firsts.Contains(num) {
@@ -103,6 +103,7 @@ func (c *court) countFree(t *txn) {
 			s.revs, s.free = append(s.revs, t.rev), append(s.free, n)
 		}
 	}
+	c.recount = false
 }
 
 // exhausted checks P7: of every request refused as exhausted, that at some revision

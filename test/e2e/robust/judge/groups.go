@@ -18,7 +18,7 @@ func (c *court) checkLocks(t *txn) {
 	for id := range ids {
 		l, a := c.w.locks[id], c.w.claims[id]
 		switch {
-		case l == nil:
+		case l == nil || c.revived[l]:
 		case a == nil:
 			c.broke(P6, t.rev, "%s has a lock of grant %s and no claim", id, l.token)
 		case a.Token != l.token:

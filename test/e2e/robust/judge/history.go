@@ -69,10 +69,28 @@ func (c *court) replay() {
 	c.done = map[*span]bool{}
 	c.compensated, c.rejected = map[compensation]bool{}, map[string][]out{}
 	c.watchPools()
-	changes := c.run.Changes
+	c.values, c.known, c.late, c.back = map[string][]byte{}, map[string]bool{}, map[life]bool{}, map[*span]*recovery{}
+	c.revived = map[*lock]bool{}
+	c.histories = c.eras()
+	var kept *keptState
+	for i := range c.histories {
+		e := &c.histories[i]
+		if e.cut != nil {
+			c.restored(e, kept)
+		}
+		kept = c.replayEra(e)
+	}
+	if c.recovery != nil {
+		c.broke(Vacuous, 0, "etcd was restored at %s, and granting never resumed", c.recovery.cut.Stopped)
+	}
+}
+
+// replayEra replays one history, and keeps what the next one begins with.
+func (c *court) replayEra(e *era) (kept *keptState) {
+	c.shift = e.shift
+	changes := e.changes
 	if !slices.IsSortedFunc(changes, func(a, b record.Change) int { return int(a.Revision - b.Revision) }) {
 		c.broke(History, 0, "the changes are not in the order of their revisions")
-		changes = slices.Clone(changes)
 		slices.SortStableFunc(changes, func(a, b record.Change) int { return int(a.Revision - b.Revision) })
 	}
 	for len(changes) > 0 {
@@ -80,20 +98,71 @@ func (c *court) replay() {
 		for n < len(changes) && changes[n].Revision == changes[0].Revision {
 			n++
 		}
+		if kept == nil && e.keep != 0 && changes[0].Revision > e.keep {
+			kept = c.snapshot()
+		}
 		t := c.read(changes[:n])
 		c.revs = append(c.revs, t.rev)
-		c.checkEpoch(t)
-		c.checkNodes(t)
-		c.checkSession(t)
-		c.checkClaims(t)
-		c.checkEnds(t)
-		c.live(t)
-		c.w.apply(t)
-		c.checkLocks(t)
-		c.checkGroups(t)
-		c.checkServices(t)
-		c.countFree(t)
+		switch {
+		case c.recovery != nil:
+			c.checkRecovery(t)
+			c.w.apply(t)
+			if c.resumes(t) {
+				c.resume(t)
+				c.countFree(t)
+			}
+		case c.speaksLate(t):
+			c.putBack(t)
+			c.w.apply(t)
+			c.countFree(t)
+		default:
+			c.checkRevision(t)
+		}
+		c.remember(t, changes[:n])
 		changes = changes[n:]
+	}
+	if kept == nil {
+		kept = c.snapshot()
+	}
+	return kept
+}
+
+// checkRevision judges a revision while granting is allowed.
+func (c *court) checkRevision(t *txn) {
+	c.checkEpoch(t)
+	c.checkNodes(t)
+	c.checkSession(t)
+	c.checkClaims(t)
+	c.checkEnds(t)
+	c.live(t)
+	c.w.apply(t)
+	c.checkLocks(t)
+	c.checkGroups(t)
+	c.checkServices(t)
+	c.countFree(t)
+}
+
+// remember notes what stands now, and whose it is.
+func (c *court) remember(t *txn, changes []record.Change) {
+	for _, ch := range changes {
+		if ch.Value == nil {
+			delete(c.values, ch.Key)
+		} else {
+			c.values[ch.Key] = ch.Value
+		}
+	}
+	for _, e := range t.claims {
+		if e.after != nil {
+			c.known[e.after.Token] = true
+		}
+	}
+	for _, e := range t.grants {
+		c.known[tokenOf(e.after)] = true
+	}
+	for _, e := range t.services {
+		if e.after != nil {
+			c.known[e.after.Token] = true
+		}
 	}
 }
 
@@ -141,6 +210,7 @@ func (c *court) read(changes []record.Change) *txn {
 			e := decode(c, ch, rest, c.w.proofs[rest])
 			if e.after != nil {
 				e.after.rev = t.rev
+				e.after.Revision += c.shift
 			}
 			t.proofs = append(t.proofs, e)
 			continue
@@ -163,7 +233,9 @@ func (c *court) read(changes []record.Change) *txn {
 			t.meta = &e
 			continue
 		}
-		c.broke(History, t.rev, "%s is no key of idpool's", ch.Key)
+		if kind != "recovery" && kind != "recovered" { // what nodes say after a restore
+			c.broke(History, t.rev, "%s is no key of idpool's", ch.Key)
+		}
 	}
 	return t
 }

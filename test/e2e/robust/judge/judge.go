@@ -40,6 +40,9 @@ type Violation struct {
 	Promise  string `json:"promise"`
 	Text     string `json:"text"`               // what happened, and to which id
 	Revision int64  `json:"revision,omitempty"` // of etcd's history; 0: none in particular
+	// Era is how often etcd had been restored then. In Text, revisions of later eras
+	// are counted on from those of earlier ones.
+	Era int `json:"era,omitempty"`
 }
 
 // Verdict is what the judge found.
@@ -70,6 +73,9 @@ func (b Violation) String() string {
 	if b.Revision == 0 {
 		return b.Promise + ": " + b.Text
 	}
+	if b.Era > 0 {
+		return fmt.Sprintf("%s: %s (revision %d after restore %d)", b.Promise, b.Text, b.Revision, b.Era)
+	}
 	return fmt.Sprintf("%s: %s (revision %d)", b.Promise, b.Text, b.Revision)
 }
 
@@ -93,6 +99,11 @@ func (l Limits) Judge(run *record.Run) *Verdict {
 	slices.SortStableFunc(c.v.Violations, func(a, b Violation) int {
 		return cmp.Or(cmp.Compare(a.Promise, b.Promise), cmp.Compare(a.Revision, b.Revision))
 	})
+	for i := range c.v.Violations {
+		if b := &c.v.Violations[i]; b.Revision != 0 {
+			b.Era, b.Revision = c.own(b.Revision)
+		}
+	}
 	return c.v
 }
 
@@ -108,8 +119,19 @@ type court struct {
 	bound  map[string]map[string]binding // by token: the parties bound to it
 	tokens []string                      // of told, in the order of their first call
 
-	// Of etcd's history.
+	// Of etcd's history, whose revisions are counted on over restores: see era.
+	histories []era
+	changes   []record.Change
+	shift     int64             // of the era that is replayed
+	values    map[string][]byte // what stands at every key
 	w         *world
+	// recovery is the restore that nobody has adopted yet; nil: none.
+	recovery  *recovery
+	known     map[string]bool // tokens that ever stood in etcd
+	late      map[life]bool   // what a node that was fenced in an adoption may put back
+	back      map[*span]*recovery
+	revived   map[*lock]bool // locks that a restore brought back: they end with their leases
+	recount   bool           // the free ids of pools are to be counted anew
 	lives     map[life]*span
 	spans     []*span // of lives, by first revision
 	frees     map[poolAt]*series

@@ -13,7 +13,7 @@ type row struct {
 }
 
 func TestChecks(t *testing.T) {
-	for _, rows := range [][]row{claimRows, proofRows, groupRows, answerRows, nodeRows, processRows, leftRows} {
+	for _, rows := range [][]row{claimRows, proofRows, groupRows, answerRows, nodeRows, processRows, leftRows, restoreRows} {
 		for _, r := range rows {
 			t.Run(r.name, func(t *testing.T) {
 				good := newSim()

@@ -17,12 +17,7 @@ func (c *court) left() {
 	if c.run.Left == nil { // nobody looked
 		return
 	}
-	final := map[string][]byte{}
-	for _, ch := range c.run.Changes {
-		if kind, _, _ := strings.Cut(ch.Key, "/"); kind == "claims" || kind == "locks" {
-			final[ch.Key] = ch.Value
-		}
-	}
+	final := c.values
 	all := make([]string, 0, len(c.run.Left))
 	for key := range c.run.Left {
 		all = append(all, key)

@@ -25,6 +25,8 @@ func (c *court) checkEpoch(t *txn) {
 	switch a, b := t.meta.after, t.meta.before; {
 	case a == nil:
 		c.broke(P8, t.rev, "the cluster's epoch was deleted")
+	case c.recovery != nil && a.State == "normal" && a.Number <= c.recovery.number:
+		c.broke(P8, t.rev, "granting resumed in epoch number %d after etcd was restored, and number %d was there before", a.Number, c.recovery.number)
 	case a.Number < c.w.numberSeen:
 		c.broke(P8, t.rev, "the epoch went from number %d down to %d", c.w.numberSeen, a.Number)
 	case b != nil && (a.Number == b.Number) != (a.Epoch == b.Epoch):
@@ -54,30 +56,40 @@ func (c *court) checkNodes(t *txn) {
 			if c.w.alive[e.key] != nil && !slices.ContainsFunc(t.alive, func(x edit[string, alive]) bool { return x.key == e.key && x.after == nil }) {
 				c.broke(P2, t.rev, "node %s was fenced while its agent was present", e.key)
 			}
-			c.outs[e.key] = append(c.outs[e.key], out{from: t.rev})
 		case to == "":
 			c.checkRemoval(t, e.key)
-			if from != "fenced" {
-				c.outs[e.key] = append(c.outs[e.key], out{from: t.rev})
-			}
+		case to == "active" && e.before != nil && e.before.FencedBoot != "" && e.before.FencedBoot == e.after.Boot:
+			c.broke(P2, t.rev, "node %s came back in boot %s, in which it was fenced", e.key, e.after.Boot)
+		}
+	}
+	c.noteNodes(t)
+	for _, e := range t.alive {
+		if e.after != nil && (e.before == nil || e.before.Nonce != e.after.Nonce) && !t.members {
+			c.broke(P2, t.rev, "an agent of node %s came, and the members do not tell", e.key)
+		}
+	}
+}
+
+// noteNodes keeps when nodes were out, and when they came in another boot.
+func (c *court) noteNodes(t *txn) {
+	for _, e := range t.nodes {
+		from, to := "", ""
+		if e.before != nil {
+			from = e.before.State
+		}
+		if e.after != nil {
+			to = e.after.State
+		}
+		switch {
+		case to == "fenced" && from != "fenced", to == "" && from != "fenced":
+			c.outs[e.key] = append(c.outs[e.key], out{from: t.rev})
 		case to == "active":
 			if n := len(c.outs[e.key]); n > 0 && c.outs[e.key][n-1].to == 0 {
 				c.outs[e.key][n-1].to = t.rev
 			}
-			if e.before == nil {
-				break
-			}
-			if e.before.FencedBoot != "" && e.before.FencedBoot == e.after.Boot {
-				c.broke(P2, t.rev, "node %s came back in boot %s, in which it was fenced", e.key, e.after.Boot)
-			}
-			if e.before.Boot != e.after.Boot {
+			if e.before != nil && e.before.Boot != e.after.Boot {
 				c.boots[e.key] = append(c.boots[e.key], t.rev)
 			}
-		}
-	}
-	for _, e := range t.alive {
-		if e.after != nil && (e.before == nil || e.before.Nonce != e.after.Nonce) && !t.members {
-			c.broke(P2, t.rev, "an agent of node %s came, and the members do not tell", e.key)
 		}
 	}
 }

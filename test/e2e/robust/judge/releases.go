@@ -84,6 +84,22 @@ func (c *court) checkDone(s *span, g *grant, ends []*record.Op) {
 	if first == 0 || c.times[first].earliest > done {
 		c.broke(P5, first, "%s of grant %s was released at %s by all that were bound to it, and was still theirs", s.id, s.token, done)
 	}
+	c.checkNotBack(s, ends, done)
+}
+
+// checkNotBack: what was over, as all were told, is not held again after a restore
+// of etcd to when it was; unless the node that was told is fenced, and nobody else
+// need know.
+func (c *court) checkNotBack(s *span, ends []*record.Op, done record.Instant) {
+	r := c.back[s]
+	if r == nil || done > r.cut.Stopped || slices.ContainsFunc(ends, func(op *record.Op) bool { return r.fenced[op.Node] }) {
+		return
+	}
+	for i, rev := range s.turns {
+		if i%2 == 1 && c.times[rev].earliest > done {
+			c.broke(P5, rev, "%s of grant %s was released by all that were bound to it at %s, and is held again after the restore of etcd", s.id, s.token, done)
+		}
+	}
 }
 
 // allReleased is when the last of all that may be bound to a grant was told that its

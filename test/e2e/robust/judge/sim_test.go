@@ -24,6 +24,8 @@ type sim struct {
 	calls map[string]int
 	quiet bool              // the run went on until all was quiet
 	found map[string][]byte // and this was left besides
+	era   int               // restores of etcd
+	epoch string
 }
 
 const step10 = 10 * time.Millisecond
@@ -31,7 +33,7 @@ const step10 = 10 * time.Millisecond
 // newSim has two nodes with their agents, pool p of four uids, and the inventories a
 // and b of three VLANs, b with a cooldown of a second.
 func newSim() *sim {
-	s := &sim{run: &record.Run{}, w: newWorld(), calls: map[string]int{}}
+	s := &sim{run: &record.Run{}, w: newWorld(), calls: map[string]int{}, epoch: "e1"}
 	s.write(put("meta", meta{"e1", 1, "normal"}))
 	s.write(put("pools/uid/p", map[string]any{"ranges": "1000-1003", "scope": "cluster", "proof": "holders", "block": 1}), put("pools/index", 1))
 	s.write(put("pools/vlan/a", map[string]any{"ranges": "100-102", "scope": "cluster", "proof": "none", "block": 1}), put("pools/index", 2))
@@ -63,7 +65,7 @@ func (s *sim) write(changes ...record.Change) int64 {
 	s.rev++
 	s.now += step10
 	for i := range changes {
-		changes[i].Revision, changes[i].Seen = s.rev, s.now
+		changes[i].Era, changes[i].Revision, changes[i].Seen = s.era, s.rev, s.now
 	}
 	s.run.Changes = append(s.run.Changes, changes...)
 	scratch := &court{run: s.run, v: &Verdict{}, w: s.w}
@@ -92,7 +94,7 @@ func (s *sim) proof(name, boot string) record.Change {
 			in.Insert(n)
 		}
 	}
-	return put("proofs/"+name, proof{Epoch: "e1", Boot: boot, Machine: "m" + name, Revision: s.rev, InUse: map[string]idset.Set{"uid": in}})
+	return put("proofs/"+name, proof{Epoch: s.epoch, Boot: boot, Machine: "m" + name, Revision: s.rev, InUse: map[string]idset.Set{"uid": in}})
 }
 
 func (s *sim) prove(name string) { s.write(s.proof(name, s.w.nodes[name].Boot)) }
@@ -128,7 +130,7 @@ func (s *sim) free(poolName string) []record.ID {
 // granting writes claims, locks and record of a grant.
 func (s *sim) granting(node, key, token string, ids []record.ID) []record.Change {
 	var out []record.Change
-	c := claim{State: locked, Pool: "p", Count: 1, Caller: "unix:0", Key: key, Token: token, Epoch: "e1", Grouped: key != "" || len(ids) > 1}
+	c := claim{State: locked, Pool: "p", Count: 1, Caller: "unix:0", Key: key, Token: token, Epoch: s.epoch, Grouped: key != "" || len(ids) > 1}
 	c.Nodes = []presence{{Node: node, Boot: s.w.nodes[node].Boot, Requesters: []requester{{token + "-r"}}}}
 	rec := grantRecord{Digest: key, Token: token}
 	for _, id := range ids {
@@ -247,13 +249,11 @@ func (s *sim) end() *record.Run {
 		return s.run
 	}
 	s.run.Left = map[string][]byte{}
-	for _, ch := range s.run.Changes {
-		if strings.HasPrefix(ch.Key, "claims/") || strings.HasPrefix(ch.Key, "locks/") {
-			s.run.Left[ch.Key] = ch.Value
-			if ch.Value == nil {
-				delete(s.run.Left, ch.Key)
-			}
-		}
+	for id, a := range s.w.claims {
+		s.run.Left[claimKey(id)] = put("", a).Value
+	}
+	for id, l := range s.w.locks {
+		s.run.Left[lockKey(id)] = []byte(l.token)
 	}
 	maps.Copy(s.run.Left, s.found)
 	return s.run

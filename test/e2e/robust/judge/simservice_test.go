@@ -38,7 +38,7 @@ func (s *sim) creating(name, serviceToken, token string, ids []record.ID) []reco
 	out := []record.Change{put("services/"+name, s.service(name, "allocated", "", ids, serviceToken, token))}
 	for _, id := range ids {
 		space, _ := split(id)
-		out = append(out, put(claimKey(id), claim{State: used, Pool: space, Count: 1, Caller: "unix:0", Key: name + "/" + space, Service: name, Token: token, Epoch: "e1"}))
+		out = append(out, put(claimKey(id), claim{State: used, Pool: space, Count: 1, Caller: "unix:0", Key: name + "/" + space, Service: name, Token: token, Epoch: s.epoch}))
 	}
 	return out
 }

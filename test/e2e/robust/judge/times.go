@@ -19,7 +19,7 @@ type bounds struct{ earliest, latest record.Instant }
 // readTimes bounds the moment of every revision.
 func (c *court) readTimes() {
 	c.times = map[int64]bounds{}
-	for _, ch := range c.run.Changes {
+	for _, ch := range c.changes {
 		b, ok := c.times[ch.Revision]
 		if !ok || ch.Seen < b.latest {
 			b.latest = ch.Seen
@@ -37,6 +37,19 @@ func (c *court) readTimes() {
 				b.earliest, b.latest = max(b.earliest, op.Call), min(b.latest, max(op.Return, op.Call))
 				c.times[s.from] = b
 			}
+		}
+	}
+	for i := range c.histories { // a restore lies between two of them
+		e := &c.histories[i]
+		if n := len(e.changes); e.keep != 0 && n > 0 {
+			b := c.times[e.changes[n-1].Revision]
+			b.latest = min(b.latest, c.run.Cuts[i].Stopped)
+			c.times[e.changes[n-1].Revision] = b
+		}
+		if e.cut != nil && len(e.changes) > 0 {
+			b := c.times[e.changes[0].Revision]
+			b.earliest = max(b.earliest, e.cut.Stopped)
+			c.times[e.changes[0].Revision] = b
 		}
 	}
 	earliest := record.Instant(0)

@@ -16,8 +16,14 @@ type Counts struct {
 	Services  int                                    `json:"services"`            // likewise
 	Changes   int                                    `json:"changes"`
 	Processes int                                    `json:"processes"`
-	Left      int                                    `json:"left"`      // keys that stood at the end
-	Undecided int                                    `json:"undecided"` // ids that porcupine had no time for
+	// Restores is how often etcd was restored; AfterSnapshot counts the grants, of those
+	// told to clients, that the snapshots lacked, and Carried the ids of these that were
+	// held then and when granting resumed.
+	Restores      int `json:"restores,omitempty"`
+	AfterSnapshot int `json:"after_snapshot,omitempty"`
+	Carried       int `json:"carried,omitempty"`
+	Left          int `json:"left"`      // keys that stood at the end
+	Undecided     int `json:"undecided"` // ids that porcupine had no time for
 }
 
 // Total is how many operations ended in this way.
@@ -44,6 +50,9 @@ type Limits struct {
 	// operations by kind.
 	Faults, Grants, Services, Processes int
 	Kinds                               map[record.Kind]int
+	// AfterSnapshot is the least number of grants between a snapshot and its restore,
+	// and Carried of ids, over all restores, that were granted there and held across.
+	AfterSnapshot, Carried int
 	// PerID bounds porcupine's time for one id, and Undecided is how many may exceed it.
 	PerID     time.Duration
 	Undecided int
@@ -53,9 +62,10 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Before: 3, During: 1, After: 3, Brief: 3 * time.Second, Faults: 1, Grants: 5, Services: 1, Processes: 5,
-		Silent: map[string]bool{"no-space": true, "session-storm": true},
-		Kinds:  map[record.Kind]int{record.RequestUID: 3, record.ConfirmUID: 1, record.ReleaseUID: 1, record.CreateService: 1},
-		PerID:  2 * time.Second, Undecided: 3,
+		Silent:        map[string]bool{"no-space": true, "session-storm": true},
+		Kinds:         map[record.Kind]int{record.RequestUID: 3, record.ConfirmUID: 1, record.ReleaseUID: 1, record.CreateService: 1},
+		AfterSnapshot: 10, Carried: 1,
+		PerID: 2 * time.Second, Undecided: 3,
 	}
 }
 
@@ -65,7 +75,7 @@ func NoLimits() Limits { return Limits{PerID: 2 * time.Second, Undecided: 3} }
 func count(run *record.Run) Counts {
 	n := Counts{
 		Ops: map[record.Kind]map[record.Outcome]int{}, Codes: map[string]int{}, Faults: map[string]int{}, NoFaults: map[string]int{},
-		Changes: len(run.Changes), Processes: len(run.Processes), Left: len(run.Left),
+		Changes: len(run.Changes), Processes: len(run.Processes), Left: len(run.Left), Restores: len(run.Cuts),
 	}
 	for i := range run.Ops {
 		op := &run.Ops[i]
@@ -116,11 +126,35 @@ func (c *court) vacuous(l Limits) {
 	for kind, want := range l.Kinds {
 		least("successful operations "+string(kind), n.Ops[kind][record.OK], want)
 	}
+	c.restores(l)
 	if c.run.Left == nil && l.Faults > 0 {
 		c.broke(Vacuous, 0, "nobody looked at what is left when all is quiet")
 	}
 	if n.Undecided > l.Undecided {
 		c.broke(Vacuous, 0, "porcupine could not decide %d ids in %s each: at most %d may stay undecided", n.Undecided, l.PerID, l.Undecided)
+	}
+}
+
+// restores counts what was granted between snapshots and restores: what only the
+// nodes could know afterwards.
+func (c *court) restores(l Limits) {
+	for i, e := range c.histories {
+		if e.keep == 0 {
+			continue
+		}
+		made := map[string]bool{}
+		for _, s := range c.spans {
+			if s.from > e.keep && s.from < c.histories[i+1].first && c.told[s.holder] != nil {
+				made[s.holder] = true
+			}
+		}
+		c.v.Counts.AfterSnapshot += len(made)
+		if len(made) < l.AfterSnapshot {
+			c.broke(Vacuous, 0, "%d grants between the snapshot and the restore of etcd at %s: want %d", len(made), c.run.Cuts[i].Stopped, l.AfterSnapshot)
+		}
+	}
+	if n := &c.v.Counts; n.Restores > 0 && n.Carried < l.Carried {
+		c.broke(Vacuous, 0, "%d ids that no snapshot had were held across a restore of etcd: want %d", n.Carried, l.Carried)
 	}
 }
 

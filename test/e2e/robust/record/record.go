@@ -93,13 +93,25 @@ type Fault struct {
 }
 
 // Change is one event of etcd's history. Key is relative to idpool's root; a nil
-// Value is a deletion. Events of one revision are one transaction.
+// Value is a deletion. Events of one revision are one transaction. Era counts the
+// restores before it: each begins another history, whose revisions may be those of
+// the one before once more.
 type Change struct {
+	Era      int     `json:"era,omitempty"`
 	Revision int64   `json:"revision"`
 	Key      string  `json:"key"`
 	Value    []byte  `json:"value,omitempty"`
 	Lease    int64   `json:"lease,omitempty"`
 	Seen     Instant `json:"seen"`
+}
+
+// Cut is a restore of etcd: the history of an era ends, and the next goes on behind
+// revision Begins with what stood at revision Snapshot of the one before.
+type Cut struct {
+	Snapshot int64 `json:"snapshot"`
+	Begins   int64 `json:"begins"`
+	// Stopped is when the last member had ended.
+	Stopped Instant `json:"stopped"`
 }
 
 // Instant is time since the run began, on one monotonic clock.
@@ -110,10 +122,13 @@ type Run struct {
 	Seed      int64     `json:"seed"`
 	Commit    string    `json:"commit"`
 	Started   time.Time `json:"started"`
+	Only      []string  `json:"only,omitempty"` // the faults that it was restricted to
 	Ops       []Op      `json:"-"`
 	Processes []Process `json:"-"`
 	Faults    []Fault   `json:"-"`
 	Changes   []Change  `json:"-"`
+	// Cuts are the restores, one between an era and the next.
+	Cuts []Cut `json:"cuts,omitempty"`
 	// Quiet is when the last fault was healed and the clients ended; Left are the
 	// keys below claims/ and locks/ that stood at the end of the quiet time.
 	Quiet Instant           `json:"quiet"`

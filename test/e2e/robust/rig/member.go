@@ -58,15 +58,11 @@ func (m *Member) Launch() error {
 		return err
 	}
 	defer log.Close()
-	var all []string
-	for _, o := range m.r.members {
-		all = append(all, o.name+"=http://"+o.address+":2380")
-	}
 	p, err := m.m.daemon(log, append(m.r.environ(), m.clock.env(), "ETCD_VERIFY=all"), filepath.Join(m.r.o.Bin, "etcd"),
 		"--name", m.name, "--data-dir", filepath.Join(m.dir, "data"),
 		"--listen-client-urls", "http://"+m.address+":2379,unix://"+m.socket(), "--advertise-client-urls", "http://"+m.address+":2379",
-		"--listen-peer-urls", "http://"+m.address+":2380", "--initial-advertise-peer-urls", "http://"+m.address+":2380",
-		"--initial-cluster", strings.Join(all, ","), "--initial-cluster-token", "rig",
+		"--listen-peer-urls", m.peerURL(), "--initial-advertise-peer-urls", m.peerURL(),
+		"--initial-cluster", m.r.initialCluster(), "--initial-cluster-token", firstToken,
 		"--heartbeat-interval", "60", "--election-timeout", "600", "--log-level", "warn", "--unsafe-no-fsync",
 		"--snapshot-count", "1000", "--watch-progress-notify-interval", "2s")
 	if err != nil {
@@ -76,6 +72,17 @@ func (m *Member) Launch() error {
 	defer m.mu.Unlock()
 	m.etc = p
 	return nil
+}
+
+func (m *Member) peerURL() string { return "http://" + m.address + ":2380" }
+
+// initialCluster names all members, as etcd wants them named.
+func (r *Rig) initialCluster() string {
+	var all []string
+	for _, m := range r.members {
+		all = append(all, m.name+"="+m.peerURL())
+	}
+	return strings.Join(all, ",")
 }
 
 // Kill ends its process with SIGKILL; none is no error.

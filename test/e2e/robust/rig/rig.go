@@ -28,12 +28,17 @@ type Rig struct {
 
 	logMu sync.Mutex // one line at a time
 
-	mu    sync.Mutex // guards the fields below
-	limit func() int64
-	done  bool
+	mu      sync.Mutex // guards the fields below
+	limit   func() int64
+	witness Witness
+	token   string // of the cluster that etcd is
+	done    bool
 	// busy has a place for each member and node, taken while it is reserved.
 	busy map[string]chan struct{}
 }
+
+// firstToken is the cluster token before any restore.
+const firstToken = "rig"
 
 // Start starts members and agents and returns when all agents are ready. The
 // context bounds Start alone; the rig lives until Close or until this process ends.
@@ -44,7 +49,7 @@ func Start(ctx context.Context, o Options) (*Rig, error) {
 	if err := Available(); err != nil {
 		return nil, err
 	}
-	r := &Rig{o: o, began: time.Now(), busy: map[string]chan struct{}{}}
+	r := &Rig{o: o, began: time.Now(), token: firstToken, busy: map[string]chan struct{}{}}
 	if err := r.start(ctx); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
