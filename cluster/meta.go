@@ -53,6 +53,10 @@ type Meta struct {
 	Imported int64 `json:"imported,omitempty"`
 	// Import is the SHA-256 of the file of an import that is under way, in hex.
 	Import string `json:"import,omitempty"`
+	// Through is the revision of the epoch before, up to which a node that spoke in the
+	// adoption had seen everything: what the adoption lacks of it was over by then. 0
+	// where none had.
+	Through int64 `json:"through,omitempty"`
 	// Previous are the epochs before, the latest last, at most [MaxPrevious].
 	Previous []Epoch `json:"previous,omitempty"`
 	// Expect names nodes that are waited for although etcd knows none of that name.
@@ -120,7 +124,7 @@ func DecodeMeta(data []byte) (Meta, error) {
 // bounds refuses what no version writes.
 func (m Meta) bounds() error {
 	switch {
-	case m.Lead < 0 || m.Base < 0 || m.Imported < 0 || len(m.Previous) > MaxPrevious || len(m.Expect) > maxExpect || len(m.Reason) > maxReason || len(m.By) > maxReason:
+	case m.Lead < 0 || m.Base < 0 || m.Imported < 0 || m.Through < 0 || len(m.Previous) > MaxPrevious || len(m.Expect) > maxExpect || len(m.Reason) > maxReason || len(m.By) > maxReason:
 		return problem.New(problem.CodeInvalid, "meta: a number below 0, or more than a record holds")
 	case m.State == StateNormal && m.Adopted:
 		return problem.New(problem.CodeInvalid, "meta: adopted and normal at once")

@@ -35,6 +35,7 @@ type Restore struct {
 	raw     []byte
 	members int64
 	rev     int64
+	through int64
 }
 
 // RestoreNode is a node of a restored etcd.
@@ -102,6 +103,7 @@ func restored(ctx context.Context, client *cluster.Client, read func(context.Con
 	slices.SortFunc(r.Nodes, func(a, b RestoreNode) int { return strings.Compare(a.Name, b.Name) })
 	if r.Adopting() {
 		r.Waits, r.Conflicts = v.spoken(r.Meta)
+		r.through = v.through(r.Meta)
 	}
 	return r, nil
 }
@@ -356,7 +358,7 @@ func Resume(ctx context.Context, client *cluster.Client, r *Restore) (bool, erro
 	if len(r.Waits)+len(r.Conflicts) > 0 {
 		return false, nil
 	}
-	cmps, put := resuming(client.Keys(), r.Meta, r.raw, r.members, r.rev)
+	cmps, put := resuming(client.Keys(), r.Meta, r.raw, r.members, r.rev, r.through)
 	resp, err := client.CommitAside(ctx, cmps, []clientv3.Op{put}, nil)
 	if err != nil {
 		var told *cluster.OutcomeError

@@ -177,9 +177,11 @@ func (s *asserting) mark(e jentry, at standing) Mark {
 
 // ruleLate decides for a node that speaks after granting has resumed: what etcd has
 // stays. What it lacks, and may still be in use here, is put back: a claim of this
-// boot, for this node alone, and what outlives reboots.
+// boot, for this node alone, and of what outlives reboots all that those who spoke in
+// time cannot have known; of the rest they put back what was not over, and it has been
+// ended since.
 func (s *asserting) ruleLate(e jentry, at standing) ([]byte, ruling) {
-	newer := age{e.Number, e.Rev}.compare(age{s.meta.Restored(), s.meta.Base}) > 0
+	newer := age{e.Number, e.Rev}.compare(age{s.meta.Restored(), max(s.meta.Base, s.meta.Through)}) > 0
 	if e.Value == nil {
 		return nil, yield
 	}
@@ -192,22 +194,22 @@ func (s *asserting) ruleLate(e jentry, at standing) ([]byte, ruling) {
 		}
 		return nil, yield
 	}
-	ref, mine := s.claimOf(e.Key, e.Value)
-	if mine == nil || !mine.State.held() {
+	ref, claim := s.claimOf(e.Key, e.Value)
+	if claim == nil || !claim.State.held() {
 		return nil, yield
 	}
-	p := mine.On(s.a.id.Node)
+	p := claim.On(s.a.id.Node)
 	if p == nil || p.Boot != s.a.id.Boot {
 		return nil, yield
 	}
 	if at.raw == nil {
-		mine.Nodes = []Presence{*p}
-		mine.Write = shortToken()
-		return cluster.Encode(mine), assert
+		claim.Nodes = []Presence{*p}
+		claim.Write = shortToken()
+		return cluster.Encode(claim), assert
 	}
 	theirs, err := decodeClaim(ref, at.raw)
 	switch {
-	case err != nil || theirs.Token != mine.Token:
+	case err != nil || theirs.Token != claim.Token:
 		return nil, dispute
 	case theirs.On(s.a.id.Node) != nil || !theirs.State.held():
 		return nil, yield
@@ -357,6 +359,21 @@ func (s *asserting) say(ctx context.Context, r Recovery) error {
 	}
 }
 
+// through is how far this node saw all of the epoch before, 0 if it did not live
+// through the restore.
+func (s *asserting) through() (rev int64) {
+	was, _ := s.a.gate.before()
+	if was == nil {
+		return 0
+	}
+	was.read(func(v *view) {
+		if m := v.meta.Val; m != nil && m.Epoch == s.a.session.home.Epoch() && m.Number == s.meta.Restored() {
+			rev = v.rev
+		}
+	})
+	return rev
+}
+
 // settled is the record of a pass and the look after it.
 func (s *asserting) settled(rev int64, foreign int) Recovery {
 	conflicts := s.conflicts
@@ -364,7 +381,7 @@ func (s *asserting) settled(rev int64, foreign int) Recovery {
 		conflicts = conflicts[:maxConflicts]
 	}
 	return Recovery{
-		V: format, Of: s.a.id.Node, Epoch: s.meta.Epoch, Boot: s.a.id.Boot, At: time.Now().UTC(), Revision: rev,
+		V: format, Of: s.a.id.Node, Epoch: s.meta.Epoch, Boot: s.a.id.Boot, At: time.Now().UTC(), Revision: rev, Through: s.through(),
 		Journal: s.known, Asserted: s.asserted, Foreign: foreign, Conflicts: conflicts, Write: shortToken(),
 	}
 }

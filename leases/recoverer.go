@@ -298,7 +298,7 @@ func (a *Allocator) resume(ctx context.Context) error {
 	var put clientv3.Op
 	a.gate.now().read(func(v *view) {
 		if waits, conflicts := v.spoken(*v.meta.Val); len(waits)+len(conflicts) == 0 {
-			cmps, put = resuming(a.keys, *v.meta.Val, v.meta.Raw, v.members.ModRev, v.rev)
+			cmps, put = resuming(a.keys, *v.meta.Val, v.meta.Raw, v.members.ModRev, v.rev, v.through(*v.meta.Val))
 		}
 	})
 	if cmps == nil {

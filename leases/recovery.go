@@ -29,6 +29,9 @@ type Recovery struct {
 	Journal  int `json:"journal"`
 	Asserted int `json:"asserted"`
 	Foreign  int `json:"foreign"`
+	// Through is how far this node had seen all of the epoch before: its mirror's
+	// revision. 0 if the agent has been started since the restore.
+	Through int64 `json:"through,omitempty"`
 	// Conflicts are for an operator to decide; at most [maxConflicts] are told.
 	Conflicts []Conflict `json:"conflicts,omitempty"`
 	Write     string     `json:"w"`
@@ -101,7 +104,7 @@ func decodeRecovery(name string, data []byte) (*Recovery, error) {
 	if err := placed(r.Of, name); err != nil {
 		return nil, err
 	}
-	if r.Epoch == "" || r.Boot == "" || r.At.IsZero() || r.Revision < 1 || r.Journal < 0 || r.Asserted < 0 || r.Foreign < 0 || len(r.Conflicts) > maxConflicts {
+	if r.Epoch == "" || r.Boot == "" || r.At.IsZero() || r.Revision < 1 || r.Through < 0 || r.Journal < 0 || r.Asserted < 0 || r.Foreign < 0 || len(r.Conflicts) > maxConflicts {
 		return nil, misfitting("recovery of no epoch, boot, time or revision, or with %d conflicts", len(r.Conflicts))
 	}
 	for _, c := range r.Conflicts {
@@ -241,10 +244,22 @@ func (v *view) spoken(meta cluster.Meta) (waits []Wait, conflicts []Conflict) {
 	return waits, conflicts
 }
 
+// through is how far anybody who has spoken had seen all of the epoch before.
+func (v *view) through(meta cluster.Meta) int64 {
+	far := int64(0)
+	for _, r := range v.recoveries {
+		if r.Val.Epoch == meta.Epoch {
+			far = max(far, r.Val.Through)
+		}
+	}
+	return far
+}
+
 // resuming is the transaction that ends a recovery, decided on a view at rev: it
 // rests on the node list, and on nobody having said or asserted anything since.
-func resuming(k cluster.Keys, meta cluster.Meta, raw []byte, members, rev int64) ([]clientv3.Cmp, clientv3.Op) {
+func resuming(k cluster.Keys, meta cluster.Meta, raw []byte, members, rev, through int64) ([]clientv3.Cmp, clientv3.Op) {
 	meta.State, meta.Reason, meta.By, meta.Since, meta.Adopted, meta.Expect = cluster.StateNormal, "", "", time.Time{}, false, nil
+	meta.Through = through
 	meta.Imported = 0 // from here on etcd's own revisions count
 	unchanged := func(prefix string) clientv3.Cmp {
 		return clientv3.Compare(clientv3.ModRevision(prefix).WithPrefix(), "<", rev+1)

@@ -106,6 +106,30 @@ func TestRule(t *testing.T) {
 	}
 }
 
+// TestRuleOfWhoSpeaksLate: a VLAN that is missing was over where somebody who spoke in
+// time had seen as much, and is put back where nobody had.
+func TestRuleOfWhoSpeaksLate(t *testing.T) {
+	t.Parallel()
+	s := &asserting{late: true, meta: cluster.Meta{Epoch: epochThree, Number: 3, Base: 50, Through: 70, Previous: []cluster.Epoch{{Epoch: epochTwo, Number: 2}}}}
+	vlan := func(rev int64, number uint64) jentry {
+		return jentry{Key: "claims/vlan/fabric-a/0000000100", Value: []byte("x"), Rev: rev, Epoch: epochTwo, Number: number}
+	}
+	for name, tt := range map[string]struct {
+		e    jentry
+		want ruling
+	}{
+		"the snapshot had it":   {vlan(40, 2), yield},
+		"others had seen it":    {vlan(70, 2), yield},
+		"nobody else knew it":   {vlan(71, 2), assert},
+		"an epoch before":       {vlan(500, 1), yield},
+		"it was over here, too": {jentry{Key: "claims/vlan/fabric-a/0000000100", Rev: 90, Epoch: epochTwo, Number: 2, Gone: 1}, yield},
+	} {
+		if _, got := s.ruleLate(tt.e, standing{}); got != tt.want {
+			t.Errorf("%s: %d, want %d", name, got, tt.want)
+		}
+	}
+}
+
 func FuzzDecodeRecoveryRecords(f *testing.F) {
 	f.Add(cluster.Encode(Mark{V: 1, In: epochTwo, Number: 1, Rev: 4, Node: "n1"}))
 	f.Add([]byte(`{"v":1,"of":"n1","epoch":"e","boot":"b","at":"2026-12-01T00:00:00Z","revision":4}`))
