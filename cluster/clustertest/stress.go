@@ -15,7 +15,7 @@ import (
 )
 
 // stressLimit bounds what an operator does to a member.
-const stressLimit = 20 * time.Second
+const stressLimit = 60 * time.Second
 
 // KillMember ends one member as when its machine fails.
 func (c *Cluster) KillMember(t testing.TB, i int) {
@@ -30,7 +30,7 @@ func (c *Cluster) KillMember(t testing.TB, i int) {
 // takes its index. Endpoints stay as they were.
 func (c *Cluster) ReplaceMember(t testing.TB, i int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*stressLimit)
 	defer cancel()
 	old := uint64(c.members[i].Etcd().Server.MemberID())
 	c.KillMember(t, i)

@@ -76,6 +76,7 @@ func process(t *testing.T, uid string) func() {
 // operation passes, starts it again and lets the caller repeat: no uid is lost,
 // none is held twice, nothing is left.
 func TestKillAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n, other := w.node("n1"), w.node("n2")
 	trail := filepath.Join(w.dir, "points")
@@ -83,7 +84,7 @@ func TestKillAtEveryPoint(t *testing.T) {
 	other.start()
 	n.ready()
 	other.ready()
-	n.must("uid", "pool", "set", "jobs", ownRange(10))
+	n.must("uid", "pool", "set", "jobs", apart(10, 10))
 	life(t, n, "first", func() { t.Fatal("the agent answers no more, though nothing killed it") })
 	w.quiet(time.Minute)
 	n.kill()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -26,6 +27,11 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
+	// Most of their time is waiting, for leases and for agents that start.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("3")
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "idpool-e2e-bin")
 		if err != nil {

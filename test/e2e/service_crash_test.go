@@ -73,6 +73,7 @@ func pair(t *testing.T, n *node, name string, again func()) {
 // service's life, also between an outside inventory's file and the record of it:
 // the life goes on to its end, and neither etcd nor the file keeps a VLAN.
 func TestServiceKillAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	n, other := w.node("n1"), w.node("n2")
 	trail := filepath.Join(w.dir, "points")
@@ -124,6 +125,7 @@ func TestServiceKillAtEveryPoint(t *testing.T) {
 // TestCoordinatorNeverReturns: a program allocates a pair and dies with the agent of
 // its node, which stays away. Another node's agent gives the pair back.
 func TestCoordinatorNeverReturns(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t)
 	nodes := w.up(2)
 	n, other := nodes[0], nodes[1]

@@ -71,6 +71,10 @@ func (s *storm) life(ctx context.Context, name string, r *rand.Rand) error {
 				continue
 			}
 		}
+		if err != nil && fate >= 70 && strings.Contains(err.Error(), "nobody confirmed it") { // its answer was lost for too long
+			s.lost.Add(1)
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("create: %w", err)
 		}

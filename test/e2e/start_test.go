@@ -20,6 +20,7 @@ import (
 // said to have failed, or the process dies before or after it. The next start serves,
 // and what was granted is still its holder's.
 func TestStartKillAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	seed, err := fault.Seed()
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +31,7 @@ func TestStartKillAtEveryPoint(t *testing.T) {
 	n := w.node("n1")
 	n.start("IDPOOL_FAULT_LOG=" + first)
 	n.ready()
-	n.must("uid", "pool", "set", "p", ownRange(100))
+	n.must("uid", "pool", "set", "p", apart(12, 100))
 	kept, err := n.client.Grant(t.Context(), api.UIDRequest{Pool: "p", Key: "kept", Hold: api.Hold{Kind: api.HoldTTL, TTL: "1h"}})
 	if err != nil {
 		t.Fatal(err)
