@@ -45,6 +45,31 @@ func TestEpochToAssertFirst(t *testing.T) {
 	mustErr(t, err, problem.ErrFrozen, "about to say what it holds")
 }
 
+// TestDoubtIsWaitedFor: between the break of a watch and the audit of what it shows
+// then nothing is written, though the connection for transactions stands.
+func TestDoubtIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000-1009")
+	a.session.doubt()
+	told := make(chan error, 1)
+	go func() {
+		_, err := a.ask(a.m.born("r"))
+		told <- err
+	}()
+	select {
+	case err := <-told:
+		t.Errorf("told in doubt: %v", err)
+		return
+	case <-closedSoon():
+	}
+	a.session.listing()
+	if err := <-told; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestFrozenIsNotTheEnd: an agent that was frozen goes on by itself once etcd is as it
 // was.
 func TestFrozenIsNotTheEnd(t *testing.T) {

@@ -173,7 +173,7 @@ var identity = []mutation{
 		file:   "leases/session.go",
 		old:    `case g != nil && sure:`,
 		new:    `case g != nil && (sure || !sure):`,
-		caught: []string{"leases.TestTrace15RestoreSeenAtReconnect"},
+		caught: []string{"leases.TestDoubtIsWaitedFor"},
 	},
 	{
 		name: "raft-index-not-audited", rule: "31", without: "the compare of the raft index with the furthest seen",
