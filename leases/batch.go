@@ -234,7 +234,7 @@ func (b *batcher) settle(ctx context.Context, batch []*child) {
 			b.split(ctx, batch, err)
 			return
 		case err != nil && cluster.IsNoSpace(err):
-			batch = b.decide(ctx, batch)
+			batch = b.decide(ctx, g, batch)
 			continue
 		}
 		if err := b.again(ctx, g, batch, resp, err); err != nil {

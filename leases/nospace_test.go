@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -45,6 +46,9 @@ func TestNoSpaceApplied(t *testing.T) {
 		t.Fatalf("a grant that etcd has applied: %v", err)
 	}
 	w.mustBe(g.ref(), Locked)
+	if !n.journal.knows("grants/" + strings.SplitN(w.keys.Grant("tenant", recordName("k", "")), "grants/", 2)[1]) {
+		t.Error("it is told, and not in the journal")
+	}
 	if _, err := n.ask(n.m.born("s")); !errors.Is(err, problem.ErrUnavailable) || errors.Is(err, problem.ErrOutcomeUnknown) {
 		t.Errorf("a grant that etcd has refused: %v", err)
 	}

@@ -2,6 +2,7 @@ package leases
 
 import (
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -33,6 +34,8 @@ func (w *world) refusedStart(name, home string, m *machine, want error, parts ..
 	case <-a.done:
 	case <-a.Ready():
 		w.t.Fatalf("agent %s was let in", name)
+	case <-time.After(limit):
+		w.t.Fatalf("agent %s was neither let in nor refused", name)
 	}
 	mustErr(w.t, a.err, want, parts...)
 }

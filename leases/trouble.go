@@ -97,7 +97,7 @@ func (s *Session) probe(ctx context.Context) {
 // comes once etcd is through with the transaction, so a read tells what became of
 // it: nothing of it is applied later. What only deletes is returned, to be sent by
 // itself: it needs no space.
-func (b *batcher) decide(ctx context.Context, batch []*child) (rest []*child) {
+func (b *batcher) decide(ctx context.Context, g *guard, batch []*child) (rest []*child) {
 	mixed := !deletesOnly(batch)
 	for len(batch) > 0 {
 		part := batch[:1]
@@ -112,6 +112,8 @@ func (b *batcher) decide(ctx context.Context, batch []*child) (rest []*child) {
 				finish([]*child{c}, childResult{err: err})
 			case c.checks() && c.standsIn(found):
 				b.onWrite(rev)
+				// Before it is told, as in distribute.
+				_ = b.journal.note(b.written(nil, c, childResult{revision: rev, found: found}, g))
 				finish([]*child{c}, childResult{applied: true, revision: rev})
 			case mixed && c.deletes():
 				rest = append(rest, c)

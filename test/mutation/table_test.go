@@ -18,5 +18,5 @@ type mutation struct {
 
 // table is every mutation, in the order of the report.
 func table() []mutation {
-	return slices.Concat(identity, handover, proofs, transactions, nodes, services)
+	return slices.Concat(identity, handover, proofs, transactions, nodes, services, restore)
 }
