@@ -287,7 +287,7 @@ var restore = []mutation{
 	{
 		name: "late-node-disputes-nothing", rule: "32", without: "the compare of tokens by a node that comes late",
 		file:   "leases/assert.go",
-		old:    `case err != nil || theirs.Token != mine.Token:`,
+		old:    `case err != nil || theirs.Token != claim.Token:`,
 		new:    `case err != nil:`,
 		caught: []string{"leases.TestLateNode"},
 	},
@@ -297,6 +297,20 @@ var restore = []mutation{
 		old:    `if p == nil || p.Boot != s.a.id.Boot {`,
 		new:    `if p == nil {`,
 		caught: []string{"leases.TestLateNode"},
+	},
+	{
+		name: "late-vlan-that-others-saw", rule: "32", without: "the compare of a late VLAN with what those who spoke in time had seen",
+		file:   "leases/assert.go",
+		old:    `max(s.meta.Base, s.meta.Through)}`,
+		new:    `s.meta.Base}`,
+		caught: []string{"leases.TestRuleOfWhoSpeaksLate"},
+	},
+	{
+		name: "audit-overtaken", rule: "31", without: "the memory of before the look, which others' writes overtake",
+		file:   "leases/audit.go",
+		old:    `			switch v, why := weighSight(mem, s); v {`,
+		new:    `			switch v, why := weighSight(a.memory(), s); v {`,
+		caught: []string{"leases.TestAuditIsOvertaken"},
 	},
 	{
 		name: "late-vlan-of-before", rule: "32", without: "the compare of a late VLAN with what the snapshot had",
