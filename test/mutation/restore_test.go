@@ -309,7 +309,7 @@ var restore = []mutation{
 		name: "audit-overtaken", rule: "31", without: "the memory of before the look, which others' writes overtake",
 		file:   "leases/audit.go",
 		old:    `			switch v, why := weighSight(mem, s); v {`,
-		new:    `			switch v, why := weighSight(a.memory(), s); v {`,
+		new:    `			mem = a.memory()` + "\n" + `			switch v, why := weighSight(mem, s); v {`,
 		caught: []string{"leases.TestAuditIsOvertaken"},
 	},
 	{
