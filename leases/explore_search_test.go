@@ -151,7 +151,11 @@ func (x *explorer) trace(s *scene, order []reached) []string {
 	slices.Reverse(path)
 	var words []string
 	for i, j := range path {
-		m := x.moves(s)[j]
+		moves := x.moves(s)
+		if int(j) >= len(moves) {
+			return append(words, fmt.Sprintf("%3d. the way cannot be gone again from here: move %d of %d", i+1, j, len(moves)))
+		}
+		m := moves[j]
 		words = append(words, fmt.Sprintf("%3d. %s", i+1, m))
 		s = x.step(m)
 		words = append(words, s.words(x)...)
