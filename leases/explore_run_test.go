@@ -319,7 +319,7 @@ func (x *explorer) hydrate(s *scene, n int) {
 	se := a.session
 	se.guard, se.alive, se.fatal, se.left, se.noProof, se.changed = m.guard, m.alive, m.fatal, m.left, m.noProof, make(chan struct{})
 	se.doubts, se.audited, se.deadline = 0, 0, 0
-	se.audit.last, se.audit.quiet, se.blocked = 0, true, nil
+	se.audit.last, se.audit.quiet, se.blocked, se.trouble, se.heir = 0, true, nil, nil, inheritance{}
 	if m.doubt {
 		se.doubts = 1
 	}
