@@ -249,8 +249,8 @@ func TestImportGoesOn(t *testing.T) {
 	if _, _, err := to.EnsureMeta(testContext(t)); !errors.Is(err, problem.ErrUnavailable) || !strings.Contains(err.Error(), "import has not ended") {
 		t.Errorf("an agent that meets it: %v", err)
 	}
-	if diff := cmp.Diff(part, tree(t, to)); diff != "" {
-		t.Error(diff)
+	if now := tree(t, to); now["meta"] != part["meta"] { // what was on its way may have arrived since
+		t.Errorf("meta was %s, now %s", part["meta"], now["meta"])
 	}
 	if _, err := backup.Import(testContext(t), to, bytes.NewReader(pools), backup.ImportOptions{}); !errors.Is(err, problem.ErrHeld) || !strings.Contains(err.Error(), "another file") {
 		t.Errorf("another file: %v", err)
