@@ -203,14 +203,14 @@ var proofs = []mutation{
 	},
 	{
 		name: "unreadable-claim-is-free", rule: "P1", without: "the id that an unreadable claim takes",
-		file:   "leases/mirror.go",
+		file:   "leases/mirror_keys.go",
 		old:    `	set.Insert(ref.ID)` + "\n",
 		new:    `	if _, err := decodeClaim(ref, kv.Value); err == nil {` + "\n" + `		set.Insert(ref.ID)` + "\n" + `	}` + "\n",
 		caught: []string{"leases.TestPromise1UnreadableClaimTakesItsID"},
 	},
 	{
 		name: "unreadable-presence-is-gone", rule: "16", without: "the wait for a node whose presence cannot be read",
-		file:   "leases/mirror.go",
+		file:   "leases/mirror_keys.go",
 		old:    `			m.alive[key.Name] = stored(&Alive{NoProof: "its presence cannot be read"}, kv)` + "\n",
 		caught: []string{"leases.TestUnreadableNodesAreWaitedFor"},
 	},
