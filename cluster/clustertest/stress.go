@@ -2,6 +2,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"testing"
 	"time"
@@ -30,8 +31,6 @@ func (c *Cluster) KillMember(t testing.TB, i int) {
 // takes its index. Endpoints stay as they were.
 func (c *Cluster) ReplaceMember(t testing.TB, i int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*stressLimit)
-	defer cancel()
 	old := uint64(c.members[i].Etcd().Server.MemberID())
 	c.KillMember(t, i)
 	other := c.members[(i+1)%len(c.members)].Etcd().Server
@@ -44,23 +43,35 @@ func (c *Cluster) ReplaceMember(t testing.TB, i int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	repeat(t, "remove a member", func() error { _, err := other.RemoveMember(ctx, old); return err })
-	repeat(t, "add a member", func() error {
+	repeat(t, "remove a member", func(ctx context.Context) error {
+		_, err := other.RemoveMember(ctx, old)
+		if errors.Is(err, membership.ErrIDRemoved) || errors.Is(err, membership.ErrIDNotFound) {
+			return nil
+		}
+		return err
+	})
+	repeat(t, "add a member", func(ctx context.Context) error {
 		_, err := other.AddMember(ctx, *membership.NewMember(cfg.Name, urls, "", nil))
+		if errors.Is(err, membership.ErrIDExists) {
+			return nil
+		}
 		return err
 	})
 	c.configs[i] = cfg
 	c.Restart(t)
 }
 
-// repeat tries an operator's step while the cluster is still at the one before.
-func repeat(t testing.TB, what string, f func() error) {
+// repeat tries an operator's step while the cluster is still at the one before, each
+// time for a moment: what a leader was told that is no more, nobody answers.
+func repeat(t testing.TB, what string, f func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), stressLimit)
 	defer cancel()
 	var wait cluster.Backoff
 	for {
-		err := f()
+		attempt, end := context.WithTimeout(ctx, 5*time.Second)
+		err := f(attempt)
+		end()
 		if err == nil {
 			return
 		}
