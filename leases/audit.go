@@ -300,8 +300,11 @@ func (s *Session) audited1(ctx context.Context) error {
 	if err := s.audit.check(ctx); err != nil {
 		return err
 	}
-	if s.missing == nil {
-		return nil
+	s.mu.Lock()
+	stood := s.stood
+	s.mu.Unlock()
+	if s.missing == nil || !stood {
+		return nil // what ended just before a crash may not be in the journal
 	}
 	why, raw := s.missing()
 	if why == "" {

@@ -15,9 +15,34 @@ import (
 	"github.com/idpool/idpool/problem"
 )
 
-// TestOwnClaimIsMissing: what this node's journal has as held and etcd has not is a
-// sign of time travel by itself.
+// TestOwnClaimIsMissing: what the journal of a node that runs has as held and etcd has
+// not is a sign of time travel by itself.
 func TestOwnClaimIsMissing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	a := w.node("n1")
+	a.pool("p", "1000-1009")
+	g := a.get(a.m.born("r"))
+	key := w.keys.Claim(g.ref().Space, g.ref().ID)
+	raw := w.stored(key)[key]
+	resp, err := w.client.Txn().Delete(w.ctx(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.sync()
+	if err := a.session.audited1(w.ctx()); err != nil {
+		t.Fatalf("its end was seen: %v", err)
+	}
+	held := jentry{Key: strings.TrimPrefix(key, w.keys.Root()), Value: []byte(raw), Rev: resp.Header.Revision, Epoch: a.session.home.Epoch(), Number: 1}
+	if err := a.journal.note([]jentry{held}); err != nil {
+		t.Fatal(err)
+	}
+	mustErr(t, a.session.audited1(w.ctx()), problem.ErrFrozen, "missing in etcd")
+}
+
+// TestCrashBeforeTheJournal: an agent that died between the end of a claim and its note of
+// it starts again, and freezes nobody.
+func TestCrashBeforeTheJournal(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	a := w.node("n1")
@@ -27,7 +52,11 @@ func TestOwnClaimIsMissing(t *testing.T) {
 	if _, err := w.client.Txn().Delete(w.ctx(), w.keys.Claim(g.ref().Space, g.ref().ID)); err != nil {
 		t.Fatal(err)
 	}
-	w.refusedStart("n1", a.home, a.m, problem.ErrFrozen, "missing in etcd")
+	a = a.again()
+	a.get(a.m.born("r2"))
+	if err := a.session.audited1(w.ctx()); err != nil {
+		t.Errorf("the next audit: %v", err)
+	}
 }
 
 // TestEpochToAssertFirst: a node that comes from an epoch before the cluster's writes

@@ -45,6 +45,7 @@ type Session struct {
 	blocked  error // why no session can be opened until a person acts, nil if one stands
 	trouble  error // see Trouble
 	heir     inheritance
+	stood    bool // a session has stood in this process: the journal is in step with what it wrote
 	left     bool // fatal, because the node has left: no failure
 	noProof  string
 	doubts   int           // how often etcd was reached anew
@@ -189,7 +190,7 @@ func (s *Session) Err() error {
 func (s *Session) set(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard, s.blocked, s.trouble = g, nil, nil
+	s.guard, s.blocked, s.trouble, s.stood = g, nil, nil, true
 	s.tell()
 }
 
